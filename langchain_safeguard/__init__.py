@@ -1,0 +1,125 @@
+"""LangChain middleware that keeps unsafe text out of, and inside, LLM applications."""
+
+from __future__ import annotations
+
+from importlib import import_module
+from importlib.metadata import PackageNotFoundError, version
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from langchain_safeguard.audit import AuditSink, JsonLinesSink
+    from langchain_safeguard.chat_model import GuardedChatModel, guard_model
+    from langchain_safeguard.conversation import Conversation, Turn
+    from langchain_safeguard.decision import Decision
+    from langchain_safeguard.errors import (
+        ConfigurationError,
+        ContentBlockedError,
+        EscalationError,
+        GuardConnectionError,
+        GuardError,
+        GuardLoadError,
+        GuardOutputError,
+        GuardTimeoutError,
+        MissingExtraError,
+        PolicyError,
+        SafeguardError,
+        UnreadableInputError,
+    )
+    from langchain_safeguard.escalation import Escalation, Resolution, SecondOpinion
+    from langchain_safeguard.guards import Guard
+    from langchain_safeguard.loading import list_guards, load_guard
+    from langchain_safeguard.policy import Action, Policy, Rule
+    from langchain_safeguard.rewriters import Redact, Replace
+    from langchain_safeguard.runnables import InputGuard, OutputGuard, guarded
+    from langchain_safeguard.safeguard import Safeguard
+    from langchain_safeguard.taxonomy import Category, Side
+    from langchain_safeguard.verdict import Finding, Verdict
+
+_HOME = {
+    "audit": ("AuditSink", "JsonLinesSink"),
+    "chat_model": ("GuardedChatModel", "guard_model"),
+    "conversation": ("Conversation", "Turn"),
+    "decision": ("Decision",),
+    "errors": (
+        "ConfigurationError",
+        "ContentBlockedError",
+        "EscalationError",
+        "GuardConnectionError",
+        "GuardError",
+        "GuardLoadError",
+        "GuardOutputError",
+        "GuardTimeoutError",
+        "MissingExtraError",
+        "PolicyError",
+        "SafeguardError",
+        "UnreadableInputError",
+    ),
+    "escalation": ("Escalation", "Resolution", "SecondOpinion"),
+    "guards": ("Guard",),
+    "loading": ("list_guards", "load_guard"),
+    "policy": ("Action", "Policy", "Rule"),
+    "rewriters": ("Redact", "Replace"),
+    "runnables": ("InputGuard", "OutputGuard", "guarded"),
+    "safeguard": ("Safeguard",),
+    "taxonomy": ("Category", "Side"),
+    "verdict": ("Finding", "Verdict"),
+}
+_MODULE_OF = {name: module for module, names in _HOME.items() for name in names}
+
+__all__ = [
+    "Action",
+    "AuditSink",
+    "Category",
+    "ConfigurationError",
+    "ContentBlockedError",
+    "Conversation",
+    "Decision",
+    "Escalation",
+    "EscalationError",
+    "Finding",
+    "Guard",
+    "GuardConnectionError",
+    "GuardError",
+    "GuardLoadError",
+    "GuardOutputError",
+    "GuardTimeoutError",
+    "GuardedChatModel",
+    "InputGuard",
+    "JsonLinesSink",
+    "MissingExtraError",
+    "OutputGuard",
+    "Policy",
+    "PolicyError",
+    "Redact",
+    "Replace",
+    "Resolution",
+    "Rule",
+    "Safeguard",
+    "SafeguardError",
+    "SecondOpinion",
+    "Side",
+    "Turn",
+    "UnreadableInputError",
+    "Verdict",
+    "guard_model",
+    "guarded",
+    "list_guards",
+    "load_guard",
+]
+
+try:
+    __version__ = version("langchain-safeguard")
+except PackageNotFoundError:
+    __version__ = "0.0.0"
+
+
+def __getattr__(name: str) -> Any:
+    """Import a public name on first use, so that importing the package itself stays quick."""
+    if name not in _MODULE_OF:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(f"{__name__}.{_MODULE_OF[name]}"), name)
+
+
+def __dir__() -> list[str]:
+    """List the public names."""
+    return __all__

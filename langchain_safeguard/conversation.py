@@ -1,0 +1,252 @@
+"""Roles and text: the one form in which everything is checked.
+
+`Conversation.of` reads what LangChain passes around: a `str`, a message, a list of messages or
+message-likes, a `PromptValue`, a dict, a `Document`. What cannot be read as text (images, audio,
+unknown content blocks) is kept as a note in `Turn.unchecked`, never dropped silently.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from langchain_core.documents import Document
+from langchain_core.messages import AIMessageChunk, BaseMessage, convert_to_messages
+from langchain_core.prompt_values import PromptValue
+
+from langchain_safeguard.errors import UnreadableInputError
+from langchain_safeguard.taxonomy import Side
+
+Role = Literal["system", "user", "assistant", "tool"]
+
+_ROLE_OF_SIDE: dict[Side, Role] = {
+    "input": "user",
+    "output": "assistant",
+    "tool_input": "assistant",
+    "tool_output": "tool",
+}
+_ROLE_OF_MESSAGE: dict[str, Role] = {
+    "system": "system",
+    "developer": "system",
+    "human": "user",
+    "ai": "assistant",
+    "AIMessageChunk": "assistant",
+    "assistant": "assistant",
+    "tool": "tool",
+    "function": "tool",
+}
+_TEXT_KEYS = ("text", "reasoning", "thinking", "refusal")
+_CALL_BLOCKS = {"tool_call", "tool_call_chunk", "invalid_tool_call", "tool_use", "function_call"}
+
+
+@dataclass(frozen=True, slots=True)
+class Turn:
+    """What one speaker said.
+
+    Attributes:
+        role: Who spoke. A role nobody knows is read as `user`: the least trusted.
+        text: Everything readable: text, reasoning and tool calls.
+        unchecked: What could not be read, one short note each, such as `"image"`.
+    """
+
+    role: Role
+    text: str
+    unchecked: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Conversation:
+    """The turns that led here; the last ones are what is judged."""
+
+    turns: tuple[Turn, ...]
+
+    @classmethod
+    def of(cls, value: object, side: Side = "input") -> Conversation:
+        """Read `value`; bare text is taken as said by whoever speaks on `side`.
+
+        Raises:
+            UnreadableInputError: `value` is of a type, or has a role, that cannot be read.
+        """
+        if isinstance(value, Conversation):
+            return value
+        return cls(tuple(_turns(value, _ROLE_OF_SIDE[side])))
+
+    def answered(self, answer: object) -> Conversation:
+        """Return this conversation followed by `answer`, read as the assistant's."""
+        return Conversation((*self.turns, *Conversation.of(answer, "output").turns))
+
+    def checked(self, side: Side) -> Turn:
+        """Return the part that is judged on `side`, as one turn.
+
+        On `input` that is all that was said since the last answer (and an answer that the caller
+        began for the model), without system turns, which are the application's own words; unless
+        there is nothing else. On the other sides it is the last turn of the side's speaker.
+
+        Raises:
+            UnreadableInputError: The conversation does not end with a turn of that side.
+        """
+        begin = self._begin(side)
+        role = _ROLE_OF_SIDE[side]
+        turns = self.turns[begin:]
+        if side == "input":
+            turns = tuple(t for t in turns if t.role != "system") or turns
+        if not turns or (side != "input" and turns[-1].role != role):
+            last = repr(turns[-1].role) if turns else "nothing"
+            raise UnreadableInputError(
+                f"side={side!r} judges the turn of the {role!r}, but the conversation ends with "
+                f"{last}"
+            )
+        return Turn(
+            role,
+            "\n\n".join(t.text for t in turns if t.text),
+            tuple(note for t in turns for note in t.unchecked),
+        )
+
+    def replaced(self, side: Side, text: str) -> Conversation:
+        """Return this conversation with another text in place of the judged part."""
+        turn = Turn(_ROLE_OF_SIDE[side], text, self.checked(side).unchecked)
+        return Conversation((*self.context(side), turn))
+
+    def context(self, side: Side) -> tuple[Turn, ...]:
+        """Return the turns before the part that is judged on `side`."""
+        return self.turns[: self._begin(side)]
+
+    def _begin(self, side: Side) -> int:
+        roles = [turn.role for turn in self.turns]
+        at = len(roles)
+        if side == "input":
+            while at and roles[at - 1] == "assistant":
+                at -= 1
+            while at and roles[at - 1] != "assistant":
+                at -= 1
+            return at
+        while at and roles[at - 1] == _ROLE_OF_SIDE[side]:
+            at -= 1
+        return min(at, max(len(roles) - 1, 0))
+
+
+def _turns(value: object, role: Role) -> list[Turn]:
+    if isinstance(value, str):
+        return [Turn(role, value)]
+    if isinstance(value, BaseMessage):
+        return [_turn_of(value)]
+    if isinstance(value, PromptValue):
+        return [_turn_of(message) for message in value.to_messages()]
+    if isinstance(value, Document):
+        return [Turn(role, value.page_content)]
+    if isinstance(value, Mapping):
+        return _turns_of_mapping(value, role)
+    if isinstance(value, Sequence) and not isinstance(value, bytes | bytearray):
+        return _turns_of_sequence(value, role)
+    raise UnreadableInputError(
+        f"cannot read a {type(value).__name__} as a conversation; allowed: str, message, list of "
+        "messages, PromptValue, Document, dict of these, Conversation"
+    )
+
+
+def _turns_of_mapping(value: Mapping[Any, Any], role: Role) -> list[Turn]:
+    if "messages" in value:
+        return _turns(value["messages"], role)
+    if "content" in value and ("role" in value or "type" in value):
+        return [_turn_of(message) for message in _messages([value])]
+    history: list[Turn] = []
+    said: list[str] = []
+    unchecked: list[str] = []
+    for key, item in value.items():
+        if isinstance(item, str | int | float | bool | None):
+            said.append("" if item is None else str(item))
+            continue
+        try:
+            turns = _turns(item, role)
+        except UnreadableInputError:
+            unchecked.append(f"{key}: {type(item).__name__}")
+            continue
+        if _is_bare_text(item):
+            said += [turn.text for turn in turns]
+        else:
+            history += turns
+    if said or unchecked or not history:
+        history.append(Turn(role, "\n".join(filter(None, said)), tuple(unchecked)))
+    return history
+
+
+def _is_bare_text(value: object) -> bool:
+    """Tell texts, which nobody has said yet, from messages, which have a speaker."""
+    items = value if isinstance(value, list | tuple) else [value]
+    return bool(items) and all(isinstance(item, str | Document) for item in items)
+
+
+def _turns_of_sequence(value: Sequence[Any], role: Role) -> list[Turn]:
+    if value and all(isinstance(item, Document) for item in value):
+        return [Turn(role, "\n\n".join(item.page_content for item in value))]
+    if value and all(isinstance(item, str) for item in value):
+        return [Turn(role, "\n".join(value))]
+    return [_turn_of(message) for message in _messages(value)]
+
+
+def _messages(value: Sequence[Any]) -> list[BaseMessage]:
+    try:
+        return convert_to_messages(value)
+    except (ValueError, TypeError, KeyError, NotImplementedError) as error:
+        # The error of langchain-core quotes the message, so it is not chained.
+        kinds = ", ".join(sorted({type(item).__name__ for item in value}))
+        raise UnreadableInputError(
+            f"cannot read a list of {kinds} as messages ({type(error).__name__}); allowed: "
+            "messages, (role, text) pairs, and dicts with 'role' and 'content', where role is one "
+            "of system, developer, user, human, assistant, ai, tool"
+        ) from None
+
+
+def _turn_of(message: BaseMessage) -> Turn:
+    role = _ROLE_OF_MESSAGE.get(getattr(message, "role", message.type), "user")
+    calls = [_call(call) for call in _calls_of(message)]
+    text: list[str] = []
+    unchecked: list[str] = []
+    reasoning = message.additional_kwargs.get("reasoning_content")
+    if isinstance(reasoning, str):
+        text.append(reasoning)
+    blocks = [message.content] if isinstance(message.content, str) else message.content
+    for block in blocks:
+        if isinstance(block, str):
+            text.append(block)
+        elif block.get("type") not in _CALL_BLOCKS:
+            found = list(_texts(block))
+            text += found
+            if not found and not _is_bookkeeping(block):
+                unchecked.append(str(block.get("type", "unknown content block")))
+        elif not calls:
+            text.append(_call(block))
+    return Turn(role, "\n".join(filter(None, [*text, *calls])), tuple(unchecked))
+
+
+def _calls_of(message: BaseMessage) -> list[Mapping[str, Any]]:
+    if isinstance(message, AIMessageChunk) and message.tool_call_chunks:
+        # While a call streams in, its raw arguments are all there is.
+        return [*message.tool_call_chunks]
+    return [*getattr(message, "tool_calls", ()), *getattr(message, "invalid_tool_calls", ())]
+
+
+def _call(call: Mapping[str, Any]) -> str:
+    arguments = call.get("args", call.get("input", call.get("arguments")))
+    if not isinstance(arguments, str):
+        arguments = json.dumps(arguments, ensure_ascii=False, default=str)
+    return f"{call.get('name') or ''}({arguments})"
+
+
+def _texts(block: Mapping[str, Any]) -> Iterable[str]:
+    """Find the text of a content block, also one level down (OpenAI's reasoning summaries)."""
+    for key in _TEXT_KEYS:
+        if isinstance(block.get(key), str):
+            yield block[key]
+    summary = block.get("summary")
+    if isinstance(summary, list):
+        for part in summary:
+            if isinstance(part, Mapping):
+                yield from _texts(part)
+
+
+def _is_bookkeeping(block: Mapping[str, Any]) -> bool:
+    """Tell blocks without content, such as the position marker of a chunk or a cache point."""
+    return not set(block) - {"type", "index", "id", "cache_control", "signature", "extras"}

@@ -1,0 +1,116 @@
+"""The error tree.
+
+    SafeguardError
+    ├── ConfigurationError (ValueError)   a value given to the library is wrong
+    │   └── PolicyError                   a policy is wrong; knows its file and line
+    ├── UnreadableInputError (TypeError)  a value to check cannot be read as a conversation
+    ├── MissingExtraError (ImportError)   an optional package is not installed
+    ├── GuardError                        a guard gave no usable verdict
+    │   ├── GuardLoadError                its weights or files cannot be loaded
+    │   ├── GuardTimeoutError             it did not answer in time            (retryable)
+    │   ├── GuardConnectionError          it could not be reached              (retryable)
+    │   └── GuardOutputError              its answer cannot be read
+    ├── EscalationError                   a handler could not do its work
+    └── ContentBlockedError               the policy blocked a text; carries the decision
+
+No message of this tree holds the text that was checked.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from langchain_safeguard.decision import Decision
+
+
+class SafeguardError(Exception):
+    """Base of every error this library raises on purpose."""
+
+
+class ConfigurationError(SafeguardError, ValueError):
+    """A value given to the library is wrong; the message names it and what is allowed."""
+
+    @classmethod
+    def unknown(cls, what: str, value: object, allowed: Iterable[object]) -> ConfigurationError:
+        """Build the usual message for a value that is not in a closed set."""
+        return cls(f"unknown {what} {value!r}; allowed: {', '.join(map(str, allowed))}")
+
+
+class PolicyError(ConfigurationError):
+    """A policy is wrong.
+
+    Attributes:
+        path: The file it was read from, or `None`.
+        line: The line in that file, counted from 1, or `None`.
+    """
+
+    def __init__(self, message: str, *, path: str | None = None, line: int | None = None) -> None:
+        """Put the place, where known, in front of the message."""
+        place = f"{path or 'policy'}, line {line}: " if line else f"{path}: " if path else ""
+        super().__init__(f"{place}{message}")
+        self.message = message
+        self.path = path
+        self.line = line
+
+
+class UnreadableInputError(SafeguardError, TypeError):
+    """A value to check cannot be read as a conversation."""
+
+
+class MissingExtraError(SafeguardError, ImportError):
+    """An optional package is not installed; the message says which extra brings it."""
+
+    def __init__(self, package: str, extra: str) -> None:
+        """Name the package that is missing and the extra to install."""
+        super().__init__(
+            f"{package!r} is not installed; run: pip install 'langchain-safeguard[{extra}]'"
+        )
+        self.package = package
+        self.extra = extra
+
+
+class GuardError(SafeguardError):
+    """A guard gave no usable verdict."""
+
+    is_retryable = False
+    """Whether asking again may help. `Safeguard` retries only these."""
+
+
+class GuardLoadError(GuardError):
+    """A guard's weights or files cannot be loaded."""
+
+
+class GuardTimeoutError(GuardError):
+    """A guard did not answer in time."""
+
+    is_retryable = True
+
+
+class GuardConnectionError(GuardError):
+    """A guard could not be reached."""
+
+    is_retryable = True
+
+
+class GuardOutputError(GuardError):
+    """A guard's answer cannot be read as a verdict."""
+
+
+class EscalationError(SafeguardError):
+    """An escalation handler could not do its work."""
+
+
+class ContentBlockedError(SafeguardError):
+    """The policy blocked a text.
+
+    Attributes:
+        decision: What was decided. The message names its categories, never the text.
+    """
+
+    def __init__(self, decision: Decision) -> None:
+        """Describe the decision without the text that led to it."""
+        named = ", ".join(decision.categories) or "no category"
+        super().__init__(f"{decision.side} blocked ({named}; decision {decision.decision_id})")
+        self.decision = decision

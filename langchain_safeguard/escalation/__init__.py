@@ -1,0 +1,6 @@
+"""Who is asked when a policy escalates: an ordered list of handlers, until one decides."""
+
+from langchain_safeguard.escalation.base import Escalation, Handler, Resolution
+from langchain_safeguard.escalation.second_opinion import SecondOpinion
+
+__all__ = ["Escalation", "Handler", "Resolution", "SecondOpinion"]

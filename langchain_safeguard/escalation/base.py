@@ -1,0 +1,83 @@
+"""What a handler is asked and what it may answer."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from typing import Union
+
+from langchain_core.runnables import Runnable
+
+from langchain_safeguard.conversation import Conversation
+from langchain_safeguard.decision import Decision
+from langchain_safeguard.errors import ConfigurationError, EscalationError
+from langchain_safeguard.policy import Action
+from langchain_safeguard.taxonomy import Side
+
+
+@dataclass(frozen=True, slots=True)
+class Escalation:
+    """A text that the policy does not decide alone.
+
+    Attributes:
+        conversation: The conversation whose last part is in question.
+        side: The side on which it is judged.
+        decision: What led here; its `action` is `escalate`.
+    """
+
+    conversation: Conversation
+    side: Side
+    decision: Decision
+
+    @property
+    def text(self) -> str:
+        """Return the text in question."""
+        return self.conversation.checked(self.side).text
+
+
+@dataclass(frozen=True, slots=True)
+class Resolution:
+    """What a handler decided.
+
+    Attributes:
+        action: `allow`, `flag`, `block` or `rewrite`.
+        text: The new text when rewriting; when blocking the refusal (`None`: the policy's).
+
+    Raises:
+        ConfigurationError: The action is not one of these, or it rewrites without a text.
+    """
+
+    action: Action
+    text: str | None = None
+
+    def __post_init__(self) -> None:
+        """Check the action."""
+        action = Action.of(self.action)
+        allowed = [a for a in Action if a is not Action.ESCALATE]
+        if action not in allowed:
+            raise ConfigurationError.unknown("resolution", self.action, allowed)
+        if action is Action.REWRITE and self.text is None:
+            raise ConfigurationError("a resolution that rewrites needs a text")
+        object.__setattr__(self, "action", action)
+
+
+Answer = Union[Resolution, str, None]
+"""A resolution, or just its action's name; `None` means: ask the next one."""
+
+Handler = Union[Callable[[Escalation], Answer | Awaitable[Answer]], Runnable[Escalation, Answer]]
+
+
+def resolution_of(answer: object) -> Resolution | None:
+    """Read what a handler answered.
+
+    Raises:
+        EscalationError: It is nothing a handler may answer.
+    """
+    if answer is None or isinstance(answer, Resolution):
+        return answer
+    if isinstance(answer, str) and answer in ("allow", "flag", "block"):
+        return Resolution(Action.of(answer))
+    raise EscalationError(
+        f"a handler answered with a {type(answer).__name__}; allowed: a Resolution, 'allow', "
+        "'flag', 'block', or None for 'ask the next one'"
+    )

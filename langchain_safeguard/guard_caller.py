@@ -1,0 +1,122 @@
+"""Asking guards so that every way of not answering ends in a failed verdict."""
+
+from __future__ import annotations
+
+import asyncio
+import contextvars
+import logging
+import threading
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future
+from typing import Any, TypeVar
+
+from tenacity import (
+    AsyncRetrying,
+    Retrying,
+    retry_if_exception,
+    stop_after_attempt,
+    wait_exponential_jitter,
+)
+
+from langchain_safeguard.conversation import Conversation
+from langchain_safeguard.errors import GuardOutputError, GuardTimeoutError
+from langchain_safeguard.guards.base import Guard
+from langchain_safeguard.taxonomy import Side
+from langchain_safeguard.verdict import Verdict
+
+logger = logging.getLogger(__name__)
+T = TypeVar("T")
+
+
+class GuardCaller:
+    """Asks one guard, with a deadline and retries, and never raises.
+
+    Args:
+        guard: The guard.
+        timeout: The seconds one attempt may take; `None` waits for ever.
+        attempts: How often to ask when the failure is transient (`GuardError.is_retryable`).
+    """
+
+    def __init__(self, guard: Guard, *, timeout: float | None, attempts: int) -> None:
+        """Store."""
+        self.guard = guard
+        self._timeout = timeout
+        self._retry: dict[str, Any] = {
+            "stop": stop_after_attempt(attempts),
+            "wait": wait_exponential_jitter(initial=0.05, max=2),
+            "retry": retry_if_exception(lambda error: bool(getattr(error, "is_retryable", False))),
+            "reraise": True,
+        }
+
+    def ask(self, conversations: Sequence[Conversation], side: Side) -> list[Verdict]:
+        """Judge; a batch that fails as a whole is asked one by one."""
+        try:
+            return Retrying(**self._retry)(self._once, conversations, side)
+        except Exception as error:
+            if len(conversations) == 1:
+                return [self._failed(error)]
+        return [self.ask([conversation], side)[0] for conversation in conversations]
+
+    async def aask(self, conversations: Sequence[Conversation], side: Side) -> list[Verdict]:
+        """Judge; a batch that fails as a whole is asked one by one."""
+        try:
+            return await AsyncRetrying(**self._retry)(self._aonce, conversations, side)
+        except Exception as error:
+            if len(conversations) == 1:
+                return [self._failed(error)]
+        return [(await self.aask([conversation], side))[0] for conversation in conversations]
+
+    def _once(self, conversations: Sequence[Conversation], side: Side) -> list[Verdict]:
+        verdicts = within(self._timeout, lambda: self.guard.check(conversations, side))
+        return self._sound(verdicts, len(conversations))
+
+    async def _aonce(self, conversations: Sequence[Conversation], side: Side) -> list[Verdict]:
+        try:
+            async with asyncio.timeout(self._timeout):
+                verdicts = await self.guard.acheck(conversations, side)
+        except TimeoutError:
+            raise GuardTimeoutError(f"no verdict within {self._timeout} s") from None
+        return self._sound(verdicts, len(conversations))
+
+    def _sound(self, verdicts: object, expected: int) -> list[Verdict]:
+        if not isinstance(verdicts, list) or len(verdicts) != expected:
+            raise GuardOutputError(f"the guard owes a list of {expected} verdicts")
+        for verdict in verdicts:
+            if not isinstance(verdict, Verdict):
+                raise GuardOutputError(f"the guard gave a {type(verdict).__name__}, not a Verdict")
+            scores = [verdict.score, *(finding.score for finding in verdict.findings)]
+            if not all(score is None or 0 <= score <= 1 for score in scores):
+                raise GuardOutputError("the guard gave a score that is not in [0, 1]")
+        return verdicts
+
+    def _failed(self, error: Exception) -> Verdict:
+        # Only the error's type: its message could hold the checked text.
+        reason = str(error) if isinstance(error, GuardTimeoutError) else type(error).__name__
+        logger.error("guard %r could not judge: %s", self.guard.name, reason)
+        return Verdict(self.guard.name, self.guard.revision, failed=True, reason=reason)
+
+
+def within(seconds: float | None, call: Callable[[], T]) -> T:
+    """Run a blocking call with a deadline; past it, the call goes on, but nobody waits for it.
+
+    Raises:
+        GuardTimeoutError: It took longer.
+    """
+    if seconds is None:
+        return call()
+    future: Future[T] = Future()
+    context = contextvars.copy_context()
+
+    def work() -> None:
+        try:
+            future.set_result(context.run(call))
+        except BaseException as error:
+            future.set_exception(error)
+
+    threading.Thread(target=work, name="guard-call", daemon=True).start()
+    try:
+        return future.result(seconds)
+    except TimeoutError:
+        if future.done():
+            raise
+        raise GuardTimeoutError(f"no verdict within {seconds} s") from None

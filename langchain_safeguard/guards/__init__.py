@@ -1,0 +1,5 @@
+"""One file per family of guard models: how to ask it, how to read its answer, what it can report."""
+
+from langchain_safeguard.guards.base import Guard, ModelGuard
+
+__all__ = ["Guard", "ModelGuard"]

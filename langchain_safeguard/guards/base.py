@@ -1,0 +1,95 @@
+"""What a guard is.
+
+A user's own guard subclasses `Guard` and writes `check`. A guard model subclasses `ModelGuard` and
+writes two pure functions, `render` and `read`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from concurrent.futures import Future
+from dataclasses import replace
+
+from langchain_safeguard.conversation import Conversation
+from langchain_safeguard.engines import Completion, Engine, MicroBatcher, Prompt
+from langchain_safeguard.taxonomy import Category, Side
+from langchain_safeguard.verdict import Verdict
+
+
+class Guard(ABC):
+    """Judges conversations."""
+
+    name: str
+    """What it is called in verdicts and records."""
+    revision: str | None = None
+    """Which version of its weights judges, where known."""
+    categories: frozenset[Category] = frozenset(Category)
+    """All it can report. A policy that names another category is an error."""
+
+    @abstractmethod
+    def check(self, conversations: Sequence[Conversation], side: Side) -> list[Verdict]:
+        """Judge the `side` part of each conversation, in their order.
+
+        It is called from many threads at once. Whatever it raises counts as "could not judge".
+        """
+
+    async def acheck(self, conversations: Sequence[Conversation], side: Side) -> list[Verdict]:
+        """Judge without blocking the event loop; by default in a thread."""
+        return await asyncio.to_thread(self.check, conversations, side)
+
+
+class ModelGuard(Guard):
+    """A guard around a model that an engine runs; concurrent calls share its batches.
+
+    Args:
+        engine: What runs the model.
+    """
+
+    def __init__(self, engine: Engine) -> None:
+        """Start a queue in front of the engine."""
+        self._batcher: MicroBatcher[Prompt, Completion] = MicroBatcher(
+            engine.run, name=f"guard-{self.name}"
+        )
+
+    @abstractmethod
+    def render(self, conversation: Conversation, side: Side) -> Prompt:
+        """Put a conversation into the model's own form."""
+
+    @abstractmethod
+    def read(self, completion: Completion) -> Verdict:
+        """Read the model's answer.
+
+        Raises:
+            GuardOutputError: It cannot be read.
+        """
+
+    def check(self, conversations: Sequence[Conversation], side: Side) -> list[Verdict]:
+        """Judge in common batches with all other callers."""
+        begin = time.perf_counter()
+        futures = self._submit(conversations, side)
+        return [self._timed(future.result(), begin) for future in futures]
+
+    async def acheck(self, conversations: Sequence[Conversation], side: Side) -> list[Verdict]:
+        """Judge in common batches with all other callers."""
+        begin = time.perf_counter()
+        futures = self._submit(conversations, side)
+        completions = await asyncio.gather(*map(asyncio.wrap_future, futures))
+        return [self._timed(completion, begin) for completion in completions]
+
+    @property
+    def stats(self) -> dict[str, int]:
+        """Return how many checks were run so far, and in how many forward passes."""
+        return {"checks": self._batcher.items, "passes": self._batcher.passes}
+
+    def _submit(
+        self, conversations: Sequence[Conversation], side: Side
+    ) -> list[Future[Completion]]:
+        prompts = [self.render(conversation, side) for conversation in conversations]
+        return [self._batcher.submit(prompt) for prompt in prompts]
+
+    def _timed(self, completion: Completion, begin: float) -> Verdict:
+        verdict = self.read(completion)
+        return replace(verdict, latency_ms=(time.perf_counter() - begin) * 1000)

@@ -1,0 +1,295 @@
+"""The one decision path: chains, chat models, agents, streams, the server, the command line and the
+evaluation all come through `Safeguard`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import inspect
+import logging
+from collections.abc import Mapping, Sequence
+from itertools import repeat
+from pathlib import Path
+from typing import Any
+
+from langchain_core.callbacks import adispatch_custom_event, dispatch_custom_event
+from langchain_core.runnables import Runnable, RunnableConfig
+
+from langchain_safeguard.audit import AuditSink, audit_record, log_record
+from langchain_safeguard.conversation import Conversation
+from langchain_safeguard.decision import Decision
+from langchain_safeguard.errors import ConfigurationError, EscalationError
+from langchain_safeguard.escalation.base import Handler
+from langchain_safeguard.flow import Apply, Flow, Judge, Record, decision_flow
+from langchain_safeguard.guard_caller import GuardCaller
+from langchain_safeguard.guards.base import Guard
+from langchain_safeguard.loading import load_guard
+from langchain_safeguard.policy import Policy
+from langchain_safeguard.taxonomy import Category, Side, side_of
+from langchain_safeguard.verdict import Verdict
+
+EVENT = "safeguard_decision"
+"""The name of the LangChain custom event that carries each record."""
+
+logger = logging.getLogger(__name__)
+
+
+class Safeguard:
+    """Guards, a policy, handlers and an audit sink: decides what becomes of a text.
+
+    Args:
+        guard: A name, a folder, a guard, or several of these: then all judge, and the strictest
+            rule over all their findings wins. The embedded guard if left out.
+        policy: A policy, a dict, or the path of a YAML file; the default policy if left out.
+        handlers: Who is asked when the policy escalates: a list, asked in this order, or a dict of
+            names that rules can refer to.
+        audit: Called with each record; by default it is logged. `None` turns it off.
+        audit_text: Whether records hold the checked text. They do not, unless this is set.
+        timeout: The seconds a guard may take for one answer; `None` waits for ever.
+        attempts: How often a guard is asked when it fails for a transient reason.
+
+    Raises:
+        ConfigurationError: A value is wrong, or the policy has a rule for a category that none of
+            the guards can report; the message names it and what is allowed.
+        GuardLoadError: A guard cannot be loaded.
+
+    Example:
+        ```python
+        decision = Safeguard().check("How do I bake bread?")
+        assert decision.passes
+        ```
+    """
+
+    def __init__(
+        self,
+        guard: str | Path | Guard | Sequence[str | Path | Guard] | None = None,
+        policy: Policy | Mapping[str, Any] | str | Path | None = None,
+        *,
+        handlers: Sequence[Handler] | Mapping[str, Handler] = (),
+        audit: AuditSink | None = log_record,
+        audit_text: bool = False,
+        timeout: float | None = 60.0,
+        attempts: int = 3,
+    ) -> None:
+        """Load the guards and check the policy against what they can report."""
+        if timeout is not None and not timeout > 0:
+            raise ConfigurationError(f"timeout={timeout!r}; allowed: seconds above 0, or None")
+        if attempts < 1:
+            raise ConfigurationError(f"attempts={attempts!r}; allowed: 1, 2, ...")
+        self.guards = _guards(guard)
+        self.handlers = _handlers(handlers)
+        self.policy = _policy(policy, self.guards, self.handlers)
+        self._callers = [GuardCaller(g, timeout=timeout, attempts=attempts) for g in self.guards]
+        self._audit = audit
+        self._audit_text = audit_text
+
+    def check(
+        self, value: object, *, side: Side = "input", config: RunnableConfig | None = None
+    ) -> Decision:
+        """Decide about one text.
+
+        Args:
+            value: A `str`, a message, a list of messages, a `PromptValue`, a dict with messages,
+                or a `Conversation`.
+            side: Which side is judged: what the user wrote, what the assistant answered (in the
+                context of what comes before it), what goes into a tool or comes out of one.
+            config: A run's config; the record goes to its callbacks as a custom event.
+
+        Raises:
+            UnreadableInputError: `value` cannot be read, or does not end with a turn of that side.
+            ConfigurationError: `side` is unknown.
+        """
+        return self._drive(self._flow(_readable(value, side), side), config)
+
+    async def acheck(
+        self, value: object, *, side: Side = "input", config: RunnableConfig | None = None
+    ) -> Decision:
+        """Decide about one text without blocking the event loop; see `check`."""
+        return await self._adrive(self._flow(_readable(value, side), side), config)
+
+    def batch(
+        self,
+        values: Sequence[object],
+        *,
+        side: Side = "input",
+        configs: Sequence[RunnableConfig] | None = None,
+    ) -> list[Decision]:
+        """Decide about several texts in one pass of each guard; see `check`."""
+        conversations = [_readable(value, side) for value in values]
+        verdicts = self._judge(conversations, side)
+        flows = map(self._flow, conversations, [side] * len(values), verdicts)
+        return [*map(self._drive, flows, configs or repeat(None))]
+
+    async def abatch(
+        self,
+        values: Sequence[object],
+        *,
+        side: Side = "input",
+        configs: Sequence[RunnableConfig] | None = None,
+    ) -> list[Decision]:
+        """Decide about several texts in one pass of each guard; see `check`."""
+        conversations = [_readable(value, side) for value in values]
+        verdicts = await self._ajudge(conversations, side)
+        flows = map(self._flow, conversations, [side] * len(values), verdicts)
+        return await asyncio.gather(*map(self._adrive, flows, configs or repeat(None)))
+
+    def _flow(
+        self, conversation: Conversation, side: Side, verdicts: Sequence[Verdict] | None = None
+    ) -> Flow:
+        return decision_flow(self.policy, self.handlers, conversation, side, verdicts)
+
+    def _drive(self, flow: Flow, config: RunnableConfig | None) -> Decision:
+        proceed, result = flow.send, None
+        while True:
+            try:
+                step = proceed(result)
+            except StopIteration as done:
+                return _decided(done)
+            try:
+                proceed, result = flow.send, self._perform(step, config)
+            except Exception as error:
+                proceed, result = flow.throw, error
+
+    async def _adrive(self, flow: Flow, config: RunnableConfig | None) -> Decision:
+        proceed, result = flow.send, None
+        while True:
+            try:
+                step = proceed(result)
+            except StopIteration as done:
+                return _decided(done)
+            try:
+                proceed, result = flow.send, await self._aperform(step, config)
+            except Exception as error:
+                proceed, result = flow.throw, error
+
+    def _perform(self, step: Judge | Apply | Record, config: RunnableConfig | None) -> Any:
+        match step:
+            case Judge(conversation, side):
+                return self._judge([conversation], side)[0]
+            case Apply(function, argument):
+                return _apply(function, argument, config)
+            case Record():
+                self._write(step)
+                if config is not None and config.get("callbacks"):
+                    # Outside a run there is no one to send an event to.
+                    with contextlib.suppress(RuntimeError):
+                        dispatch_custom_event(EVENT, _event(step), config=config)
+
+    async def _aperform(self, step: Judge | Apply | Record, config: RunnableConfig | None) -> Any:
+        match step:
+            case Judge(conversation, side):
+                return (await self._ajudge([conversation], side))[0]
+            case Apply(function, argument):
+                return await _aapply(function, argument, config)
+            case Record():
+                await asyncio.to_thread(self._write, step)
+                if config is not None and config.get("callbacks"):
+                    with contextlib.suppress(RuntimeError):
+                        await adispatch_custom_event(EVENT, _event(step), config=config)
+
+    def _judge(self, conversations: Sequence[Conversation], side: Side) -> list[list[Verdict]]:
+        asked = [caller.ask(conversations, side) for caller in self._callers]
+        return [list(verdicts) for verdicts in zip(*asked, strict=True)]
+
+    async def _ajudge(
+        self, conversations: Sequence[Conversation], side: Side
+    ) -> list[list[Verdict]]:
+        asked = await asyncio.gather(*(c.aask(conversations, side) for c in self._callers))
+        return [list(verdicts) for verdicts in zip(*asked, strict=True)]
+
+    def _write(self, step: Record) -> None:
+        if self._audit is None:
+            return
+        text = step.conversation.checked(step.decision.side).text if self._audit_text else None
+        try:
+            self._audit(audit_record(step.decision, pending=step.pending, text=text))
+        except Exception as error:
+            # A sink that fails must not decide what users see, nor may it fail unheard.
+            logger.error("the audit sink failed: %s", type(error).__name__)
+
+
+def _event(step: Record) -> dict[str, Any]:
+    return audit_record(step.decision, pending=step.pending)
+
+
+def _decided(done: StopIteration) -> Decision:
+    decision: Decision = done.value
+    return decision
+
+
+def _readable(value: object, side: Side) -> Conversation:
+    conversation = Conversation.of(value, side_of(side))
+    conversation.checked(side)
+    return conversation
+
+
+def _apply(function: Any, argument: Any, config: RunnableConfig | None) -> Any:
+    if isinstance(function, Runnable):
+        return function.invoke(argument, config)
+    result = function(argument)
+    if inspect.isawaitable(result):
+        if inspect.iscoroutine(result):
+            result.close()
+        raise EscalationError("it is asynchronous; use ainvoke, astream or acheck")
+    return result
+
+
+async def _aapply(function: Any, argument: Any, config: RunnableConfig | None) -> Any:
+    if isinstance(function, Runnable):
+        return await function.ainvoke(argument, config)
+    if acall := getattr(function, "acall", None):
+        return await acall(argument)
+    if inspect.iscoroutinefunction(function):
+        return await function(argument)
+    return await asyncio.to_thread(function, argument)
+
+
+def _guards(guard: object) -> tuple[Guard, ...]:
+    if guard is None:
+        return (load_guard(),)
+    if isinstance(guard, str | Path | Guard) or not isinstance(guard, Sequence):
+        return (load_guard(guard),)  # type: ignore[arg-type]
+    if not guard:
+        raise ConfigurationError("guard=[]; name at least one")
+    return tuple(map(load_guard, guard))
+
+
+def _handlers(handlers: Sequence[Handler] | Mapping[str, Handler]) -> dict[str, Handler]:
+    if isinstance(handlers, Mapping):
+        return dict(handlers)
+    named: dict[str, Handler] = {}
+    for handler in handlers:
+        name = getattr(handler, "name", None) or getattr(handler, "__name__", None)
+        name = str(name or type(handler).__name__)
+        if name in named:
+            raise ConfigurationError(f"two handlers are called {name!r}; give them as a dict")
+        named[name] = handler
+    return named
+
+
+def _policy(
+    policy: Policy | Mapping[str, Any] | str | Path | None,
+    guards: Sequence[Guard],
+    handlers: Mapping[str, Handler],
+) -> Policy:
+    reported = {category for guard in guards for category in (*guard.categories, Category.OTHER)}
+    if policy is None:
+        return Policy.default_policy().restricted_to(reported)
+    if isinstance(policy, str | Path):
+        policy = Policy.from_file(policy)
+    elif isinstance(policy, Mapping):
+        policy = Policy.from_dict(policy)
+    elif not isinstance(policy, Policy):
+        raise ConfigurationError(f"policy={policy!r}; allowed: a Policy, a dict, or a file's path")
+    names = ", ".join(guard.name for guard in guards)
+    for rule, category in policy.unreported(reported):
+        raise ConfigurationError(
+            f"rule {rule.name!r} names {category.value!r}, which {names} never reports; allowed: "
+            f"{', '.join(sorted(reported))}"
+        )
+    for rule in policy.rules:
+        for handler in rule.escalate_to:
+            if handler not in handlers:
+                raise ConfigurationError.unknown("handler", handler, handlers or ["(none given)"])
+    return policy
