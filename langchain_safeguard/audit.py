@@ -48,12 +48,8 @@ def audit_record(decision: Decision, *, pending: bool, text: str | None = None) 
 
 
 def log_record(record: Mapping[str, Any]) -> None:
-    """Write a record to the logger `langchain_safeguard.audit`: the default sink.
-
-    What passes is logged at level INFO, everything else at WARNING.
-    """
-    level = logging.INFO if record["action"] in ("allow", "flag") else logging.WARNING
-    logger.log(level, "%s", json.dumps(record))
+    """Write a record to the logger `langchain_safeguard.audit` at level INFO: the default sink."""
+    logger.info("%s", json.dumps(record))
 
 
 class JsonLinesSink:

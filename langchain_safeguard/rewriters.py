@@ -26,7 +26,7 @@ ENTITIES: dict[str, re.Pattern[str]] = {
     ),
     "phone_number": re.compile(r"(?<![\w-])\+?\(?\d{1,4}\)?(?:[ .-]?\(?\d{2,4}\)?){2,4}(?![\w-])"),
 }
-"""What `Redact` can find, in the order in which it looks: `kr_rrn` is the Korean resident number."""
+"""What `Redact` finds, in the order of looking; `kr_rrn` is the Korean resident number."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,6 +1,4 @@
-"""The one decision path: chains, chat models, agents, streams, the server, the command line and the
-evaluation all come through `Safeguard`.
-"""
+"""The one decision path: whatever checks a text comes through `Safeguard`."""
 
 from __future__ import annotations
 

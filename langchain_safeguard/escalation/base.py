@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
-from typing import Union
 
 from langchain_core.runnables import Runnable
 
@@ -61,10 +60,10 @@ class Resolution:
         object.__setattr__(self, "action", action)
 
 
-Answer = Union[Resolution, str, None]
+Answer = Resolution | str | None
 """A resolution, or just its action's name; `None` means: ask the next one."""
 
-Handler = Union[Callable[[Escalation], Answer | Awaitable[Answer]], Runnable[Escalation, Answer]]
+Handler = Callable[[Escalation], Answer | Awaitable[Answer]] | Runnable[Escalation, Answer]
 
 
 def resolution_of(answer: object) -> Resolution | None:

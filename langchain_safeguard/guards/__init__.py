@@ -1,4 +1,4 @@
-"""One file per family of guard models: how to ask it, how to read its answer, what it can report."""
+"""One file per family of guard models: how to ask it, how to read it, what it can report."""
 
 from langchain_safeguard.guards.base import Guard, ModelGuard
 
