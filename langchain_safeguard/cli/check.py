@@ -1,0 +1,106 @@
+"""`langchain-safeguard check`: decide about one text."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from dataclasses import asdict
+from typing import Any
+
+from langchain_safeguard.conversation import Conversation, Turn
+from langchain_safeguard.decision import Decision
+from langchain_safeguard.errors import ConfigurationError
+from langchain_safeguard.tables import text_table
+from langchain_safeguard.taxonomy import SIDES, Side
+
+NOT_ALLOWED = 3
+_SHOWN = 5
+"""How many findings the readable form lists."""
+
+
+def add_to(commands: Any) -> None:
+    """Describe the command."""
+    parser = commands.add_parser(
+        "check",
+        help="decide about one text",
+        description="Decide about one text. Exits with 0 if it passes, with 3 if it does not.",
+    )
+    parser.add_argument(
+        "text", nargs="?", default="-", metavar="TEXT", help="the text; '-' or nothing: from stdin"
+    )
+    parser.add_argument(
+        "--side", choices=SIDES, default="input", help="who wrote it (default: %(default)s)"
+    )
+    parser.add_argument(
+        "--prompt", metavar="TEXT", help="what it answers; with a --side other than input"
+    )
+    parser.add_argument("--guard", help="a name or a folder (default: the embedded guard)")
+    parser.add_argument(
+        "--policy", metavar="FILE", help="a YAML file (default: the default policy)"
+    )
+    parser.add_argument("--json", action="store_true", help="print all there is, as JSON")
+    parser.set_defaults(run=run)
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Decide, print, and tell by the exit code."""
+    # Imported late: building a guard imports torch, and `--help` need not wait for that.
+    from langchain_safeguard.safeguard import Safeguard
+
+    side: Side = arguments.side
+    if arguments.prompt is not None and side == "input":
+        raise ConfigurationError("--prompt is what a text answers; use it with --side output")
+    text = _standard_input() if arguments.text == "-" else arguments.text
+    turns = Conversation.of(text, side).turns
+    if arguments.prompt is not None:
+        turns = (Turn("user", arguments.prompt), *turns)
+    safeguard = Safeguard(arguments.guard, arguments.policy)
+    decision = safeguard.check(Conversation(turns), side=side)
+    print(_json(decision) if arguments.json else _readable(decision))
+    return 0 if decision.passes else NOT_ALLOWED
+
+
+def _standard_input() -> str:
+    if sys.stdin.isatty():
+        raise ConfigurationError("no text: give it as an argument or on standard input")
+    # Bytes that are no text are kept, as Python keeps those of arguments: a guard must see that
+    # something is odd.
+    return sys.stdin.buffer.read().decode("utf-8", "surrogateescape")
+
+
+def _json(decision: Decision) -> str:
+    verdicts = [asdict(verdict) for verdict in decision.verdicts]
+    return json.dumps(
+        {**decision.summary(), "text": decision.text, "verdicts": verdicts}, ensure_ascii=False
+    )
+
+
+def _readable(decision: Decision) -> str:
+    score = "none" if decision.score is None else f"{decision.score:.3f}"
+    lines = [
+        f"{decision.action.value}  ({decision.side}, score {score}, "
+        f"rule {decision.rule or 'none'}, decision {decision.decision_id})"
+    ]
+    if decision.unchecked:
+        lines.append(f"not checked: {', '.join(decision.unchecked)}")
+    lines += [
+        f"{verdict.guard} could not judge: {verdict.reason or 'no reason given'}"
+        for verdict in decision.verdicts
+        if verdict.failed
+    ]
+    findings = [
+        [
+            finding.category.value,
+            "none" if finding.score is None else f"{finding.score:.3f}",
+            "fired" if finding.category.value in decision.categories else "",
+            verdict.guard,
+        ]
+        for verdict in decision.verdicts
+        for finding in verdict.findings[:_SHOWN]
+    ]
+    if findings:
+        lines += ["", text_table(["category", "score", "", "guard"], findings)]
+    if not decision.passes:
+        lines += ["", decision.text]
+    return "\n".join(lines)

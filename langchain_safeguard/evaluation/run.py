@@ -1,0 +1,203 @@
+"""Running a guard over files of labelled rows."""
+
+from __future__ import annotations
+
+import statistics
+import time
+from collections.abc import Iterable, Sequence
+from contextlib import nullcontext
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from langchain_safeguard.evaluation.dataset import Row, dataset_name, read_rows
+from langchain_safeguard.evaluation.metrics import measure
+from langchain_safeguard.evaluation.report import CategoryResult, FileResult, Report
+from langchain_safeguard.guard_caller import GuardCaller, within
+from langchain_safeguard.guards.base import Guard
+from langchain_safeguard.loading import load_guard
+from langchain_safeguard.policy import probability
+from langchain_safeguard.taxonomy import SIDES, Category
+from langchain_safeguard.verdict import Verdict
+
+_WARM_UP = "Which bread keeps longest?"
+
+
+def evaluate(
+    guard: str | Path | Guard,
+    files: Iterable[str | Path],
+    *,
+    threshold: float = 0.5,
+    batch_size: int = 32,
+    latency_rows: int = 50,
+    progress: bool = True,
+    timeout_s: float | None = 60.0,
+) -> Report:
+    """Judge every row of every file and compare with its label.
+
+    A row's score is the verdict's; a guard that gives none scores 1 if it reports anything and 0
+    if not. A verdict that failed counts as a score of 1, since it blocks; how many did is reported.
+
+    Args:
+        guard: A guard, or what `load_guard` takes.
+        files: Files of rows; see `langchain_safeguard.evaluation.dataset`. All are read before the
+            first row is judged, so that a mistake in the last one shows at once.
+        threshold: The score in [0, 1] from which a text counts as called unsafe.
+        batch_size: How many rows the guard gets at a time.
+        latency_rows: On how many rows of each file the latency is measured, spread evenly over it:
+            each is judged alone, before the rest and after one call that is not timed. 0 measures
+            none.
+        progress: Whether to show a progress bar on standard error.
+        timeout_s: The seconds the guard may take for one batch; `None` waits for ever.
+
+    Raises:
+        DatasetError: A file cannot be read, or has wrong rows.
+        ConfigurationError: A value is out of range; the guard is unknown.
+        MissingExtraError: scikit-learn is not installed.
+    """
+    probability("threshold", threshold)
+    measure([], [])  # scikit-learn should be missed now, not after an hour of judging.
+    paths = [Path(path) for path in files]
+    read = [read_rows(path) for path in paths]
+    judge = load_guard(guard)
+    caller = GuardCaller(judge, timeout=timeout_s, attempts=3)
+    results = []
+    with _progress_bar(sum(map(len, read)), shown=progress) as bar:
+        for name, path, rows in zip(_names(paths), paths, read, strict=True):
+            bar.set_description_str(name)
+            latencies = _latencies(judge, _spread(rows, latency_rows), timeout_s)
+            verdicts = _judge(caller, rows, batch_size, bar)
+            results.append(_result(name, path, rows, verdicts, threshold, latencies))
+    return Report(judge.name, judge.revision, threshold, tuple(results))
+
+
+def score_of(verdict: Verdict) -> float:
+    """The risk in [0, 1] that a verdict stands for; see `evaluate`."""
+    if verdict.failed:
+        return 1.0
+    if verdict.score is not None:
+        return verdict.score
+    return 1.0 if verdict.findings else 0.0
+
+
+def category_score(verdict: Verdict, category: Category) -> float:
+    """The risk in [0, 1] of one category."""
+    if verdict.failed:
+        return 1.0
+    found = [finding.score for finding in verdict.findings if finding.category is category]
+    return max((1.0 if score is None else score for score in found), default=0.0)
+
+
+def _judge(caller: GuardCaller, rows: Sequence[Row], size: int, bar: Any) -> list[Verdict]:
+    """Judge all rows, in batches of one side each."""
+    verdicts: dict[int, Verdict] = {}
+    for side in SIDES:
+        numbers = [number for number, row in enumerate(rows) if row.side == side]
+        for start in range(0, len(numbers), size):
+            batch = numbers[start : start + size]
+            asked = caller.ask([rows[number].conversation for number in batch], side)
+            verdicts.update(zip(batch, asked, strict=True))
+            bar.update(len(batch))
+    return [verdicts[number] for number in range(len(rows))]
+
+
+def _latencies(guard: Guard, rows: Sequence[Row], timeout_s: float | None) -> list[float]:
+    """Milliseconds for each of these rows, judged alone; none if the guard fails on one.
+
+    Its failure is then counted where all rows are judged.
+    """
+    taken: list[float] = []
+    warm_up = Row(_WARM_UP, unsafe=False)
+    try:
+        for row in (warm_up, *rows):
+            ask = partial(guard.check, [row.conversation], row.side)
+            begin = time.perf_counter()
+            within(timeout_s, ask)
+            taken.append((time.perf_counter() - begin) * 1000)
+    except Exception:
+        return []
+    return taken[1:]
+
+
+def _spread(rows: Sequence[Row], most: int) -> Sequence[Row]:
+    if most <= 0:
+        return []
+    return rows[:: -(-len(rows) // most)]
+
+
+def _result(
+    name: str,
+    path: Path,
+    rows: Sequence[Row],
+    verdicts: Sequence[Verdict],
+    threshold: float,
+    latencies: Sequence[float],
+) -> FileResult:
+    return FileResult(
+        name=name,
+        path=str(path),
+        metrics=measure([row.unsafe for row in rows], [*map(score_of, verdicts)], threshold),
+        categories=_by_category(rows, verdicts, threshold),
+        failed=sum(verdict.failed for verdict in verdicts),
+        unchecked=sum(bool(verdict.unchecked) for verdict in verdicts),
+        latency_ms_p50=statistics.median(latencies) if latencies else None,
+        latency_ms_mean=statistics.fmean(latencies) if latencies else None,
+        latency_rows=len(latencies),
+    )
+
+
+def _by_category(
+    rows: Sequence[Row], verdicts: Sequence[Verdict], threshold: float
+) -> dict[str, CategoryResult]:
+    """Results per category, over the rows of which it is known whether they are of it."""
+    known = [
+        (row, verdict)
+        for row, verdict in zip(rows, verdicts, strict=True)
+        if row.categories or not row.unsafe
+    ]
+    present = {category for row, _ in known if row.unsafe for category in row.categories or ()}
+    results = {}
+    for category in sorted(present):
+        labels = [row.unsafe and category in (row.categories or ()) for row, _ in known]
+        scores = [category_score(verdict, category) for _, verdict in known]
+        caught = [
+            score_of(verdict) >= threshold
+            for (_, verdict), label in zip(known, labels, strict=True)
+            if label
+        ]
+        results[category.value] = CategoryResult(
+            n=len(caught), caught=statistics.fmean(caught), own=measure(labels, scores, threshold)
+        )
+    return results
+
+
+def _names(paths: Sequence[Path]) -> list[str]:
+    """A name for each file; a second file of the same name gets a number."""
+    names: list[str] = []
+    for path in paths:
+        plain = name = dataset_name(path)
+        number = 1
+        while name in names:
+            number += 1
+            name = f"{plain}-{number}"
+        names.append(name)
+    return names
+
+
+def _progress_bar(total: int, *, shown: bool) -> Any:
+    if not shown:
+        return nullcontext(_NoBar())
+    # transformers, which this package needs, brings it; the import takes a moment.
+    from tqdm import tqdm  # type: ignore[import-untyped]
+
+    return tqdm(total=total, unit="row", leave=False)
+
+
+class _NoBar:
+    """Stands in for the progress bar."""
+
+    def update(self, rows: int) -> None:
+        """Do nothing."""
+
+    def set_description_str(self, name: str) -> None:
+        """Do nothing."""
