@@ -15,7 +15,7 @@ from tenacity import (
     Retrying,
     retry_if_exception,
     stop_after_attempt,
-    wait_exponential_jitter,
+    wait_random_exponential,
 )
 
 from langchain_safeguard.conversation import Conversation
@@ -43,7 +43,7 @@ class GuardCaller:
         self._timeout = timeout
         self._retry: dict[str, Any] = {
             "stop": stop_after_attempt(attempts),
-            "wait": wait_exponential_jitter(initial=0.05, max=2),
+            "wait": wait_random_exponential(multiplier=0.05, max=2),
             "retry": retry_if_exception(lambda error: bool(getattr(error, "is_retryable", False))),
             "reraise": True,
         }

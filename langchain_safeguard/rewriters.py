@@ -15,18 +15,19 @@ Rewriter = Callable[[str], object] | Runnable[str, object]
 """Takes the unsafe text, returns a better one (a `str` or a message)."""
 
 ENTITIES: dict[str, re.Pattern[str]] = {
-    "email": re.compile(r"[\w.+-]+@[\w-]+(?:\.[\w-]+)+"),
+    # Bounded, and begun only where a word begins: otherwise a long word costs its length squared.
+    "email": re.compile(r"(?<![\w.+-])[\w.+-]{1,64}@[\w-]{1,63}(?:\.[\w-]{1,63}){1,8}"),
     "url": re.compile(r"\bhttps?://[^\s<>\"']+", re.IGNORECASE),
-    "credit_card": re.compile(r"(?<![\d-])(?:\d[ -]?){12,18}\d(?![\d-])"),
     "iban": re.compile(r"\b[A-Z]{2}\d{2}(?: ?[A-Z0-9]{4}){2,7}(?: ?[A-Z0-9]{1,3})?\b"),
     "us_ssn": re.compile(r"(?<![\d-])\d{3}-\d{2}-\d{4}(?![\d-])"),
     "kr_rrn": re.compile(r"(?<![\d-])\d{6}-[1-8]\d{6}(?![\d-])"),
+    "credit_card": re.compile(r"(?<![\d-])(?:\d[ -]?){12,18}\d(?![\d-])"),
     "ip_address": re.compile(
         r"(?<![\d.])(?:(?:25[0-5]|2[0-4]\d|1?\d?\d)\.){3}(?:25[0-5]|2[0-4]\d|1?\d?\d)(?![\d.])"
     ),
     "phone_number": re.compile(r"(?<![\w-])\+?\(?\d{1,4}\)?(?:[ .-]?\(?\d{2,4}\)?){2,4}(?![\w-])"),
 }
-"""What `Redact` finds, in the order of looking; `kr_rrn` is the Korean resident number."""
+"""What `Redact` finds, narrow forms before wide ones; `kr_rrn` is the Korean resident number."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,0 +1,96 @@
+"""The floors of the house: imports point downwards, and heavy packages stay outside."""
+
+from __future__ import annotations
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+from types import FunctionType
+
+import pytest
+
+import langchain_safeguard
+
+ROOT = Path(langchain_safeguard.__file__).parent
+
+FLOORS = [
+    {"errors", "tables"},
+    {"taxonomy"},
+    {"conversation", "verdict", "holdback", "embedded", "hushed"},
+    {"engines", "rewriters"},
+    {"policy", "policy_file"},
+    {"guards", "decision"},
+    {"loading", "audit"},
+    {"escalation"},
+    {"flow", "guard_caller", "training"},
+    {"safeguard"},
+    {"refusal", "guarded_stream"},
+    {"chat_model"},
+    {"runnables", "guarded_sequence", "evaluation", "testing"},
+    {"cli"},
+]
+FLOOR_OF = {name: number for number, names in enumerate(FLOORS) for name in names}
+
+
+def _module(path: Path) -> str:
+    return path.relative_to(ROOT).parts[0].removesuffix(".py")
+
+
+def _imported(path: Path) -> set[str]:
+    found: set[str] = set()
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    for_types = [node for node in tree.body if isinstance(node, ast.If)]
+    tree.body = [node for node in tree.body if node not in for_types]
+    for node in ast.walk(tree):
+        if isinstance(node, ast.ImportFrom) and node.module:
+            found.add(node.module)
+        elif isinstance(node, ast.Import):
+            found.update(alias.name for alias in node.names)
+    inside = (name.split(".") for name in found if name.startswith("langchain_safeguard."))
+    return {parts[1] for parts in inside}
+
+
+FILES = sorted(path for path in ROOT.rglob("*.py") if path != ROOT / "__init__.py")
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(ROOT)))
+def test_imports_point_downwards(path: Path) -> None:
+    module = _module(path)
+    assert module in FLOOR_OF, f"{module} stands on no floor; give it one above"
+    for other in _imported(path) - {module}:
+        # A policy and its spelling in YAML know each other; they share a floor.
+        together = FLOOR_OF[other] == FLOOR_OF[module] and {module, other} == {
+            "policy",
+            "policy_file",
+        }
+        assert FLOOR_OF[other] < FLOOR_OF[module] or together, f"{module} imports {other}"
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(ROOT)))
+def test_files_are_small(path: Path) -> None:
+    assert len(path.read_text(encoding="utf-8").splitlines()) <= 350
+
+
+def test_importing_the_package_loads_nothing_heavy() -> None:
+    heavy = ("torch", "transformers", "numpy", "langgraph", "langchain", "langserve", "fastapi")
+    code = (
+        "import sys, time, langchain_core; begin = time.perf_counter(); import langchain_safeguard;"
+        "from langchain_safeguard import InputGuard, OutputGuard, Safeguard, guarded, guard_model;"
+        f"print([name for name in {heavy} if name in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
+
+
+def test_every_public_name_can_be_imported_and_is_documented() -> None:
+    assert langchain_safeguard.__all__ == sorted(langchain_safeguard.__all__)
+    for name in langchain_safeguard.__all__:
+        value = getattr(langchain_safeguard, name)
+        if isinstance(value, type | FunctionType):
+            assert value.__doc__, name
+
+
+def test_an_unknown_name_is_an_attribute_error() -> None:
+    with pytest.raises(AttributeError, match="no_such_name"):
+        _ = langchain_safeguard.no_such_name

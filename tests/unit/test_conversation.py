@@ -1,0 +1,172 @@
+"""What LangChain passes around becomes roles and text; nothing is dropped silently."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from langchain_core.documents import Document
+from langchain_core.messages import (
+    AIMessage,
+    AIMessageChunk,
+    BaseMessage,
+    ChatMessage,
+    HumanMessage,
+    SystemMessage,
+    ToolMessage,
+)
+from langchain_core.prompts import ChatPromptTemplate
+
+from langchain_safeguard import Conversation, SafeguardError, Side, Turn, UnreadableInputError
+
+
+@pytest.mark.parametrize(
+    ("value", "side", "checked"),
+    [
+        ("hello", "input", Turn("user", "hello")),
+        ("hello", "output", Turn("assistant", "hello")),
+        ("send({})", "tool_input", Turn("assistant", "send({})")),
+        ("a page", "tool_output", Turn("tool", "a page")),
+        (HumanMessage("hello"), "input", Turn("user", "hello")),
+        ([("system", "Be kind."), ("user", "hello")], "input", Turn("user", "hello")),
+        ({"messages": [{"role": "user", "content": "hello"}]}, "input", Turn("user", "hello")),
+        ({"role": "user", "content": "hello"}, "input", Turn("user", "hello")),
+        ({"question": "a", "context": [Document("b")]}, "input", Turn("user", "a\nb")),
+        (
+            ChatPromptTemplate.from_template("{q}").invoke({"q": "hello"}),
+            "input",
+            Turn("user", "hello"),
+        ),
+        ([Document("a"), Document("b")], "tool_output", Turn("tool", "a\n\nb")),
+        ([ToolMessage("result", tool_call_id="1")], "tool_output", Turn("tool", "result")),
+    ],
+)
+def test_reads_what_langchain_passes_around(value: Any, side: Side, checked: Turn) -> None:
+    assert Conversation.of(value, side).checked(side) == checked
+
+
+def test_input_is_all_that_was_said_since_the_last_answer() -> None:
+    conversation = Conversation.of(
+        [("user", "old"), ("ai", "answer"), ("user", "one"), ("user", "two")]
+    )
+    assert conversation.checked("input").text == "one\n\ntwo"
+    assert [turn.text for turn in conversation.context("input")] == ["old", "answer"]
+
+
+def test_an_answer_that_the_caller_began_is_checked_with_the_input() -> None:
+    conversation = Conversation.of([("user", "question"), ("ai", "Sure, here is")])
+    assert conversation.checked("input").text == "question\n\nSure, here is"
+
+
+def test_a_system_turn_is_checked_only_where_it_is_all_there_is() -> None:
+    assert Conversation.of([("system", "topic")]).checked("input").text == "topic"
+
+
+def test_an_answer_is_judged_with_what_led_to_it() -> None:
+    conversation = Conversation.of([("user", "question")]).answered(AIMessage("answer"))
+    assert conversation.checked("output") == Turn("assistant", "answer")
+    assert conversation.context("output") == (Turn("user", "question"),)
+
+
+def test_tool_calls_reasoning_and_odd_blocks_are_read_or_noted() -> None:
+    message = AIMessage(
+        content=[
+            {"type": "reasoning", "reasoning": "thinking"},
+            {"type": "thinking", "thinking": "more"},
+            {"type": "reasoning", "summary": [{"type": "summary_text", "text": "short"}]},
+            {"type": "text", "text": "said"},
+            {"type": "image", "url": "https://example.com/a.png"},
+            {"type": "audio", "base64": "AAAA"},
+            {"type": "something_new", "payload": "?"},
+            {"type": "text", "text": "", "index": 1},
+        ],
+        tool_calls=[{"name": "send", "args": {"to": "폭탄"}, "id": "1"}],
+    )
+    turn = Conversation.of(message, "output").checked("output")
+    assert turn.text == 'thinking\nmore\nshort\nsaid\nsend({"to": "폭탄"})'
+    assert turn.unchecked == ("image", "audio", "something_new")
+
+
+def test_reasoning_in_additional_kwargs_is_read() -> None:
+    message = AIMessage("said", additional_kwargs={"reasoning_content": "thought"})
+    assert Conversation.of(message, "output").checked("output").text == "thought\nsaid"
+
+
+def test_a_tool_call_that_is_still_streaming_is_read() -> None:
+    call = {"name": "send", "args": '{"to": "bo', "id": "1", "index": 0}
+    chunk = AIMessageChunk(content="", tool_call_chunks=[call])
+    assert Conversation.of(chunk, "output").checked("output").text == 'send({"to": "bo)'
+
+
+def test_a_tool_call_without_text_is_no_empty_turn() -> None:
+    message = AIMessage("", tool_calls=[{"name": "f", "args": {}, "id": "1"}])
+    assert Conversation.of(message, "output").checked("output").text == "f({})"
+
+
+def test_an_unknown_role_is_the_least_trusted_one() -> None:
+    assert Conversation.of([ChatMessage(role="narrator", content="hi")]).turns[0].role == "user"
+
+
+def test_values_that_cannot_be_read_are_noted() -> None:
+    turn = Conversation.of({"question": "a", "image": object()}).checked("input")
+    assert turn == Turn("user", "a", ("image: object",))
+
+
+@pytest.mark.parametrize("value", [3, b"bytes", None, object(), {1, 2}])
+def test_other_types_are_an_error_that_names_the_type(value: object) -> None:
+    with pytest.raises(UnreadableInputError, match=type(value).__name__):
+        Conversation.of(value)
+
+
+def test_an_unknown_role_word_is_an_error_without_the_text() -> None:
+    with pytest.raises(UnreadableInputError) as caught:
+        Conversation.of([("alien", "very secret words")])
+    assert "allowed" in str(caught.value)
+    assert "secret" not in str(caught.value)
+    assert caught.value.__cause__ is None
+
+
+@pytest.mark.parametrize(
+    ("value", "side"),
+    [
+        ([("user", "a")], "output"),
+        ([], "input"),
+        ([], "output"),
+        ([("user", "a")], "tool_output"),
+    ],
+)
+def test_a_conversation_must_end_with_the_side_that_is_judged(value: Any, side: Side) -> None:
+    with pytest.raises(UnreadableInputError, match="ends with"):
+        Conversation.of(value, side).checked(side)
+
+
+_messages = st.lists(
+    st.one_of(
+        st.builds(HumanMessage, st.text()),
+        st.builds(AIMessage, st.text()),
+        st.builds(SystemMessage, st.text()),
+    ),
+    min_size=1,
+)
+
+
+@given(_messages)
+def test_input_context_and_checked_part_share_every_turn(messages: list[BaseMessage]) -> None:
+    conversation = Conversation.of(messages)
+    checked = conversation.checked("input").text
+    before = conversation.context("input")
+    after = conversation.turns[len(before) :]
+    assert (*before, *after) == conversation.turns
+    assert after
+    assert all(turn.text in checked for turn in after if turn.role == "user")
+    assert not before or before[-1].role == "assistant"
+
+
+@given(st.recursive(st.none() | st.text() | st.integers() | st.binary(), st.lists, max_leaves=5))
+def test_anything_else_is_read_or_is_an_error_of_ours(value: object) -> None:
+    try:
+        Conversation.of(value).checked("input")
+    except SafeguardError as error:
+        assert str(error)
