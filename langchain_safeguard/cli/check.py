@@ -11,6 +11,7 @@ from typing import Any
 from langchain_safeguard.conversation import Conversation, Turn
 from langchain_safeguard.decision import Decision
 from langchain_safeguard.errors import ConfigurationError
+from langchain_safeguard.policy import Policy
 from langchain_safeguard.tables import text_table
 from langchain_safeguard.taxonomy import SIDES, Side
 
@@ -55,14 +56,16 @@ def run(arguments: argparse.Namespace) -> int:
     turns = Conversation.of(text, side).turns
     if arguments.prompt is not None:
         turns = (Turn("user", arguments.prompt), *turns)
-    safeguard = Safeguard(arguments.guard, arguments.policy)
+    # Before the guard, which takes seconds to load.
+    policy = None if arguments.policy is None else Policy.from_file(arguments.policy)
+    safeguard = Safeguard(arguments.guard, policy)
     decision = safeguard.check(Conversation(turns), side=side)
     print(_json(decision) if arguments.json else _readable(decision))
     return 0 if decision.passes else NOT_ALLOWED
 
 
 def _standard_input() -> str:
-    if sys.stdin.isatty():
+    if sys.stdin is None or sys.stdin.isatty():
         raise ConfigurationError("no text: give it as an argument or on standard input")
     # Bytes that are no text are kept, as Python keeps those of arguments: a guard must see that
     # something is odd.

@@ -30,8 +30,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         arguments = build_parser().parse_args(argv)
         code: int = _command(arguments)(arguments)
-        # Now, while a reader that went away can still be noticed.
-        sys.stdout.flush()
+        if sys.stdout is not None:
+            # Now, while a reader that went away can still be noticed.
+            sys.stdout.flush()
     except SystemExit as stop:
         return stop.code if isinstance(stop.code, int) else WRONG_USE
     except SafeguardError as error:
