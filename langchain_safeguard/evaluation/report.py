@@ -139,7 +139,10 @@ class Report:
     def _warnings(self) -> Iterable[str]:
         for each in self.files:
             if each.failed:
-                yield f"{each.name}: {each.failed} rows could not be judged and count as unsafe"
+                yield (
+                    f"{each.name}: {each.failed} of {each.metrics.n} rows could not be judged "
+                    "and count as unsafe"
+                )
 
 
 def _categories(result: FileResult) -> tuple[list[str], list[list[str]]]:
