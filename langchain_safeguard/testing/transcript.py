@@ -72,7 +72,10 @@ class Transcript:
                 if self._finder.equals(text):
                     self._leaks.add(Leak(self.name, kind, where, label))
             elif joins:
-                self._lanes[label, kind, run, where].append(text)
+                # By run, which keeps concurrent senders apart, and over all runs, since some
+                # senders give every chunk a run or message id of its own.
+                for lane in {run, ""}:
+                    self._lanes[label, kind, lane, where].append(text)
             else:
                 self._search(text, label, kind, where)
 

@@ -16,9 +16,15 @@ from langchain_core.callbacks import adispatch_custom_event, dispatch_custom_eve
 from langchain_core.language_models import BaseChatModel
 from langchain_core.language_models.fake_chat_models import GenericFakeChatModel
 from langchain_core.messages import AIMessage, AIMessageChunk
+from langchain_core.output_parsers import StrOutputParser
 from langchain_core.outputs import ChatGeneration, ChatGenerationChunk, ChatResult
 from langchain_core.prompts import ChatPromptTemplate
-from langchain_core.runnables import Runnable, RunnableGenerator, RunnableLambda
+from langchain_core.runnables import (
+    Runnable,
+    RunnableGenerator,
+    RunnableLambda,
+    RunnablePassthrough,
+)
 from pydantic import Field
 
 from langchain_safeguard.testing import CHANNELS, LeakError, aassert_no_leak, assert_no_leak
@@ -136,7 +142,18 @@ def test_a_clean_chain_is_clean_and_says_what_it_has_not() -> None:
     report = assert_no_leak(PROMPT | Guarded(inner=unsafe()), SECRET, input=INPUT, expect=REFUSAL)
     assert set(report.skipped) == {"stream_events_v3", "astream_events_v3"}
     assert "version 3" in report.skipped["stream_events_v3"]
+    assert not report.errors
     assert "skipped" in str(report)
+
+
+def test_an_app_whose_types_say_less_than_it_takes_is_served_all_the_same() -> None:
+    app = {"q": RunnablePassthrough()} | PROMPT | Guarded(inner=unsafe()) | StrOutputParser()
+    channels = ["langserve"]
+    report = assert_no_leak(app, SECRET, input="hi", expect=REFUSAL, channels=channels)
+    assert not report.skipped
+    assert not report.errors
+    leaky = {"q": RunnablePassthrough()} | PROMPT | unsafe() | StrOutputParser()
+    assert leaking(leaky, input="hi", channels=channels) == set(report.channels)
 
 
 def test_async_entry_finds_the_same() -> None:
@@ -295,6 +312,9 @@ SPLIT = {
             (0, None, 'green powder"}', None),
             (1, None, ' things"}', None),
         )
+    ],
+    "message ids": [
+        AIMessageChunk(content=each, id=each) for each in ("mix the ", "green ", "powder")
     ],
     "extra": [
         AIMessageChunk(content="", additional_kwargs={"reasoning_content": each})
