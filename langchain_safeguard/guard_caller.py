@@ -3,11 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-import contextvars
 import logging
-import threading
 from collections.abc import Callable, Sequence
-from concurrent.futures import Future
 from typing import Any, TypeVar
 
 from tenacity import (
@@ -22,6 +19,7 @@ from langchain_safeguard.conversation import Conversation
 from langchain_safeguard.errors import GuardOutputError, GuardTimeoutError
 from langchain_safeguard.guards.base import Guard
 from langchain_safeguard.taxonomy import Side
+from langchain_safeguard.threads import in_thread
 from langchain_safeguard.verdict import Verdict
 
 logger = logging.getLogger(__name__)
@@ -104,16 +102,7 @@ def within(seconds: float | None, call: Callable[[], T]) -> T:
     """
     if seconds is None:
         return call()
-    future: Future[T] = Future()
-    context = contextvars.copy_context()
-
-    def work() -> None:
-        try:
-            future.set_result(context.run(call))
-        except BaseException as error:
-            future.set_exception(error)
-
-    threading.Thread(target=work, name="guard-call", daemon=True).start()
+    future = in_thread(call, "guard-call")
     try:
         return future.result(seconds)
     except TimeoutError:

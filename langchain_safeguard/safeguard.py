@@ -25,6 +25,7 @@ from langchain_safeguard.guards.base import Guard
 from langchain_safeguard.loading import load_guard
 from langchain_safeguard.policy import Policy
 from langchain_safeguard.taxonomy import Category, Side, side_of
+from langchain_safeguard.threads import in_thread
 from langchain_safeguard.verdict import Verdict
 
 EVENT = "safeguard_decision"
@@ -240,7 +241,7 @@ async def _aapply(function: Any, argument: Any, config: RunnableConfig | None) -
         return await acall(argument)
     if inspect.iscoroutinefunction(function):
         return await function(argument)
-    return await asyncio.to_thread(function, argument)
+    return await asyncio.wrap_future(in_thread(lambda: function(argument), "safeguard-handler"))
 
 
 def _guards(guard: object) -> tuple[Guard, ...]:

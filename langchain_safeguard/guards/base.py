@@ -16,6 +16,7 @@ from dataclasses import replace
 from langchain_safeguard.conversation import Conversation
 from langchain_safeguard.engines import Completion, Engine, MicroBatcher, Prompt
 from langchain_safeguard.taxonomy import Category, Side
+from langchain_safeguard.threads import in_thread
 from langchain_safeguard.verdict import Verdict
 
 
@@ -38,7 +39,8 @@ class Guard(ABC):
 
     async def acheck(self, conversations: Sequence[Conversation], side: Side) -> list[Verdict]:
         """Judge without blocking the event loop; by default in a thread."""
-        return await asyncio.to_thread(self.check, conversations, side)
+        call = in_thread(lambda: self.check(conversations, side), f"guard-{self.name}")
+        return await asyncio.wrap_future(call)
 
 
 class ModelGuard(Guard):

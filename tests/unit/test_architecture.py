@@ -15,7 +15,7 @@ import langchain_safeguard
 ROOT = Path(langchain_safeguard.__file__).parent
 
 FLOORS = [
-    {"errors", "tables"},
+    {"errors", "tables", "threads"},
     {"taxonomy"},
     {"conversation", "verdict", "holdback", "embedded", "hushed"},
     {"engines", "rewriters"},
