@@ -33,12 +33,14 @@ class GuardCaller:
         guard: The guard.
         timeout: The seconds one attempt may take; `None` waits for ever.
         attempts: How often to ask when the failure is transient (`GuardError.is_retryable`).
+        limit: The longest text, in characters, that is judged.
     """
 
-    def __init__(self, guard: Guard, *, timeout: float | None, attempts: int) -> None:
+    def __init__(self, guard: Guard, *, timeout: float | None, attempts: int, limit: int) -> None:
         """Store."""
         self.guard = guard
         self._timeout = timeout
+        self._limit = limit
         self._retry: dict[str, Any] = {
             "stop": stop_after_attempt(attempts),
             "wait": wait_random_exponential(multiplier=0.05, max=2),
@@ -47,22 +49,38 @@ class GuardCaller:
         }
 
     def ask(self, conversations: Sequence[Conversation], side: Side) -> list[Verdict]:
+        """Judge; what is too long is not judged, and says so."""
+        short = [c for c in conversations if not self._too_long(c, side)]
+        verdicts = iter(self._ask(short, side) if short else [])
+        return [
+            self._refused() if self._too_long(c, side) else next(verdicts) for c in conversations
+        ]
+
+    async def aask(self, conversations: Sequence[Conversation], side: Side) -> list[Verdict]:
+        """Judge; what is too long is not judged, and says so."""
+        short = [c for c in conversations if not self._too_long(c, side)]
+        verdicts = iter(await self._aask(short, side) if short else [])
+        return [
+            self._refused() if self._too_long(c, side) else next(verdicts) for c in conversations
+        ]
+
+    def _ask(self, conversations: Sequence[Conversation], side: Side) -> list[Verdict]:
         """Judge; a batch that fails as a whole is asked one by one."""
         try:
             return Retrying(**self._retry)(self._once, conversations, side)
         except Exception as error:
             if len(conversations) == 1:
                 return [self._failed(error)]
-        return [self.ask([conversation], side)[0] for conversation in conversations]
+        return [self._ask([conversation], side)[0] for conversation in conversations]
 
-    async def aask(self, conversations: Sequence[Conversation], side: Side) -> list[Verdict]:
+    async def _aask(self, conversations: Sequence[Conversation], side: Side) -> list[Verdict]:
         """Judge; a batch that fails as a whole is asked one by one."""
         try:
             return await AsyncRetrying(**self._retry)(self._aonce, conversations, side)
         except Exception as error:
             if len(conversations) == 1:
                 return [self._failed(error)]
-        return [(await self.aask([conversation], side))[0] for conversation in conversations]
+        return [(await self._aask([conversation], side))[0] for conversation in conversations]
 
     def _once(self, conversations: Sequence[Conversation], side: Side) -> list[Verdict]:
         verdicts = within(self._timeout, lambda: self.guard.check(conversations, side))
@@ -86,6 +104,13 @@ class GuardCaller:
             if not all(score is None or 0 <= score <= 1 for score in scores):
                 raise GuardOutputError("the guard gave a score that is not in [0, 1]")
         return verdicts
+
+    def _too_long(self, conversation: Conversation, side: Side) -> bool:
+        return len(conversation.checked(side).text) > self._limit
+
+    def _refused(self) -> Verdict:
+        reason = f"longer than {self._limit} characters"
+        return Verdict(self.guard.name, self.guard.revision, failed=True, reason=reason)
 
     def _failed(self, error: Exception) -> Verdict:
         # Only the error's type: its message could hold the checked text.

@@ -47,6 +47,8 @@ class Safeguard:
         audit_text: Whether records hold the checked text. They do not, unless this is set.
         timeout: The seconds a guard may take for one answer; `None` waits for ever.
         attempts: How often a guard is asked when it fails for a transient reason.
+        max_characters: A longer text is not judged, so that one request cannot keep the guard busy
+            for minutes: its verdict is a failed one, and the policy's `on_failure` decides.
 
     Raises:
         ConfigurationError: A value is wrong, or the policy has a rule for a category that none of
@@ -70,16 +72,22 @@ class Safeguard:
         audit_text: bool = False,
         timeout: float | None = 60.0,
         attempts: int = 3,
+        max_characters: int = 500_000,
     ) -> None:
         """Load the guards and check the policy against what they can report."""
         if timeout is not None and not timeout > 0:
             raise ConfigurationError(f"timeout={timeout!r}; allowed: seconds above 0, or None")
         if attempts < 1:
             raise ConfigurationError(f"attempts={attempts!r}; allowed: 1, 2, ...")
+        if max_characters < 1:
+            raise ConfigurationError(f"max_characters={max_characters!r}; allowed: 1, 2, ...")
         self.guards = _guards(guard)
         self.handlers = _handlers(handlers)
         self.policy = _policy(policy, self.guards, self.handlers)
-        self._callers = [GuardCaller(g, timeout=timeout, attempts=attempts) for g in self.guards]
+        self._callers = [
+            GuardCaller(guard, timeout=timeout, attempts=attempts, limit=max_characters)
+            for guard in self.guards
+        ]
         self._audit = audit
         self._audit_text = audit_text
 

@@ -329,6 +329,15 @@ def test_a_batch_is_one_call_of_the_guard() -> None:
     assert [decision.text for decision in decisions] == [f"text {n}" for n in range(20)]
 
 
+def test_a_text_that_is_too_long_is_not_judged_and_says_so(decided: Decided) -> None:
+    guard = Words()
+    decision = decided(Safeguard(guard, max_characters=1000), "x" * 1001)
+    assert decision.blocked
+    assert decision.failed
+    assert decision.verdicts[0].reason == "longer than 1000 characters"
+    assert decided(Safeguard(guard, max_characters=1000), "x" * 1000).passes
+
+
 def test_several_guards_judge_and_the_strictest_rule_wins(decided: Decided) -> None:
     guards = [Words({"hate": 0.2}), Words({"hate": 0.95}), Words({})]
     decision = decided(Safeguard(guards), "hate")
@@ -424,6 +433,7 @@ def test_lone_surrogates_and_control_characters_are_judged(decided: Decided) -> 
         (lambda: Safeguard("no-such-guard"), "'no-such-guard'"),
         (lambda: Safeguard(3), "3"),  # type: ignore[arg-type]
         (lambda: Safeguard([]), r"\[\]"),
+        (lambda: Safeguard(Words(), max_characters=0), "0"),
         (lambda: Safeguard(Words(), timeout=0), "0"),
         (lambda: Safeguard(Words(), timeout=-1), "-1"),
         (lambda: Safeguard(Words(), attempts=0), "0"),
