@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
+import logging
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -50,18 +53,31 @@ def run(arguments: argparse.Namespace) -> int:
 
     if arguments.json is not None:
         _write(arguments.json, "")  # A typo in the path should not cost an hour.
-    report = evaluate(
-        arguments.guard,
-        arguments.data,
-        threshold=arguments.threshold,
-        batch_size=arguments.batch_size,
-        latency_rows=arguments.latency_rows,
-        progress=not arguments.quiet,
-    )
+    with _failures_unlogged():
+        report = evaluate(
+            arguments.guard,
+            arguments.data,
+            threshold=arguments.threshold,
+            batch_size=arguments.batch_size,
+            latency_rows=arguments.latency_rows,
+            progress=not arguments.quiet,
+        )
     if arguments.json is not None:
         _write(arguments.json, json.dumps(report.to_dict(), ensure_ascii=False, indent=2) + "\n")
     print(report.markdown() if arguments.markdown else report.text())
     return 0
+
+
+@contextlib.contextmanager
+def _failures_unlogged() -> Iterator[None]:
+    """Rows that cannot be judged are counted in the report; a line for each would bury it."""
+    logger = logging.getLogger("langchain_safeguard")
+    before = logger.level
+    logger.setLevel(logging.CRITICAL)
+    try:
+        yield
+    finally:
+        logger.setLevel(before)
 
 
 def _write(path: str, text: str) -> None:

@@ -54,6 +54,7 @@ class FileResult:
         metrics: The figures over all rows.
         categories: The same per category, for files that name categories.
         failed: How many rows the guard could not judge; they count as score 1.
+        reasons: Why, and how often each.
         unchecked: How many rows have parts the guard could not judge.
         latency_ms_p50: The median milliseconds for one row, judged alone; `None` if not measured.
         latency_ms_mean: The mean of the same.
@@ -65,6 +66,7 @@ class FileResult:
     metrics: Metrics
     categories: dict[str, CategoryResult]
     failed: int
+    reasons: dict[str, int]
     unchecked: int
     latency_ms_p50: float | None
     latency_ms_mean: float | None
@@ -75,6 +77,7 @@ class FileResult:
         return {
             **asdict(self.metrics),
             "failed": self.failed,
+            "failure_reasons": self.reasons,
             "unchecked": self.unchecked,
             "latency_ms_p50": self.latency_ms_p50,
             "latency_ms_mean": self.latency_ms_mean,
@@ -139,9 +142,10 @@ class Report:
     def _warnings(self) -> Iterable[str]:
         for each in self.files:
             if each.failed:
+                why = ", ".join(f"{reason} {count}x" for reason, count in each.reasons.items())
                 yield (
                     f"{each.name}: {each.failed} of {each.metrics.n} rows could not be judged "
-                    "and count as unsafe"
+                    f"and count as unsafe ({why})"
                 )
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import statistics
 import time
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from contextlib import nullcontext
 from functools import partial
@@ -142,6 +143,7 @@ def _result(
         metrics=measure([row.unsafe for row in rows], [*map(score_of, verdicts)], threshold),
         categories=_by_category(rows, verdicts, threshold),
         failed=sum(verdict.failed for verdict in verdicts),
+        reasons=dict(Counter(v.reason or "no reason given" for v in verdicts if v.failed)),
         unchecked=sum(bool(verdict.unchecked) for verdict in verdicts),
         latency_ms_p50=statistics.median(latencies) if latencies else None,
         latency_ms_mean=statistics.fmean(latencies) if latencies else None,

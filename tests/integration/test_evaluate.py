@@ -124,7 +124,7 @@ def test_a_row_that_cannot_be_judged_is_counted_and_unsafe(tmp_path: Path) -> No
     assert found.failed == 1
     assert found.metrics.fpr == 0.5
     for text in (report.text(), report.markdown()):
-        assert "r: 1 of 3 rows could not be judged and count as unsafe" in text
+        assert "r: 1 of 3 rows could not be judged and count as unsafe (RuntimeError 1x)" in text
 
 
 def test_a_guard_without_scores(tmp_path: Path) -> None:
