@@ -96,14 +96,14 @@ def _readable(decision: Decision) -> str:
         [
             finding.category.value,
             "none" if finding.score is None else f"{finding.score:.3f}",
-            "fired" if finding.category.value in decision.categories else "",
+            "yes" if finding.category.value in decision.categories else "",
             verdict.guard,
         ]
         for verdict in decision.verdicts
         for finding in verdict.findings[:_SHOWN]
     ]
     if findings:
-        lines += ["", text_table(["category", "score", "", "guard"], findings)]
+        lines += ["", text_table(["category", "score", "fired", "guard"], findings)]
     if not decision.passes:
         lines += ["", decision.text]
     return "\n".join(lines)
