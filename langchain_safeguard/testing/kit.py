@@ -131,14 +131,8 @@ def assert_no_leak(
 ) -> LeakReport:
     """Run an app on every channel and fail if a secret comes out of one.
 
-    The app can be any runnable: a chain, a chat model, a graph, with or without this library.
-    It is called about a hundred times, so a scripted fake model needs that many answers.
-
-    A secret is found in any case, split over the chunks of one stream, in content blocks,
-    tool-call arguments, reasoning, metadata, escaped as JSON, and in the text of exceptions. An
-    app that raises is not leaking by that, but if it raises on *every* channel, or nothing comes
-    out, the test fails, because it could not have seen a leak. Tracers are not a channel: see
-    `langchain_safeguard.testing.callback_channels`.
+    See `langchain_safeguard.testing` for what counts as a leak. The app is called about a hundred
+    times, so a scripted fake model needs that many answers.
 
     Args:
         runnable: The app.
