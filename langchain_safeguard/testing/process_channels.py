@@ -93,6 +93,10 @@ class _Tee(io.TextIOBase):
     def encoding(self) -> str:  # type: ignore[override]
         return self._through.encoding
 
+    def __getattr__(self, name: str) -> Any:
+        # What some libraries use besides, such as `buffer`, is not watched, but works.
+        return getattr(self._through, name)
+
 
 class _Listener(logging.Handler):
     """Notes every record: its message as formatted, and the exception it carries."""

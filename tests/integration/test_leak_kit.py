@@ -371,6 +371,7 @@ def test_logs_prints_and_warnings_are_heard_whatever_their_level() -> None:
         print("mix the", end=" ")
         print("green powder")
         sys.stderr.write(SECRET)
+        assert sys.stdout.buffer.writable()
         warnings.warn(SECRET, stacklevel=1)
         return REFUSAL
 
