@@ -16,12 +16,13 @@ from langchain_core.runnables import Runnable, RunnableConfig
 
 from langchain_safeguard.audit import AuditSink, audit_record, log_record
 from langchain_safeguard.conversation import Conversation
-from langchain_safeguard.decision import Decision
+from langchain_safeguard.decision import Decision, decide
 from langchain_safeguard.errors import ConfigurationError, EscalationError
 from langchain_safeguard.escalation.base import Handler
 from langchain_safeguard.flow import Apply, Flow, Judge, Record, decision_flow
 from langchain_safeguard.guard_caller import GuardCaller
 from langchain_safeguard.guards.base import Guard
+from langchain_safeguard.hushed import hushed, quiet
 from langchain_safeguard.loading import load_guard
 from langchain_safeguard.policy import Policy
 from langchain_safeguard.taxonomy import Category, Side, side_of
@@ -92,7 +93,12 @@ class Safeguard:
         self._audit_text = audit_text
 
     def check(
-        self, value: object, *, side: Side = "input", config: RunnableConfig | None = None
+        self,
+        value: object,
+        *,
+        side: Side = "input",
+        config: RunnableConfig | None = None,
+        verdicts: Sequence[Verdict] | None = None,
     ) -> Decision:
         """Decide about one text.
 
@@ -102,18 +108,39 @@ class Safeguard:
             side: Which side is judged: what the user wrote, what the assistant answered (in the
                 context of what comes before it), what goes into a tool or comes out of one.
             config: A run's config; the record goes to its callbacks as a custom event.
+            verdicts: The guards' verdicts on this text where they are known already, from `draft`.
 
         Raises:
             UnreadableInputError: `value` cannot be read, or does not end with a turn of that side.
             ConfigurationError: `side` is unknown.
         """
-        return self._drive(self._flow(_readable(value, side), side), config)
+        return self._drive(self._flow(_readable(value, side), side, verdicts), config)
 
     async def acheck(
-        self, value: object, *, side: Side = "input", config: RunnableConfig | None = None
+        self,
+        value: object,
+        *,
+        side: Side = "input",
+        config: RunnableConfig | None = None,
+        verdicts: Sequence[Verdict] | None = None,
     ) -> Decision:
         """Decide about one text without blocking the event loop; see `check`."""
-        return await self._adrive(self._flow(_readable(value, side), side), config)
+        return await self._adrive(self._flow(_readable(value, side), side, verdicts), config)
+
+    def draft(self, value: object, *, side: Side = "output") -> Decision:
+        """Decide about a text that is still growing: nothing is done about it, nor recorded.
+
+        What the policy wants rewritten or escalated comes back as just that. `check` with the
+        decision's `verdicts` acts on it without asking the guards again.
+        """
+        conversation = _readable(value, side)
+        return decide(self.policy, conversation, side, self._judge([conversation], side)[0])[0]
+
+    async def adraft(self, value: object, *, side: Side = "output") -> Decision:
+        """Decide about a text that is still growing; see `draft`."""
+        conversation = _readable(value, side)
+        verdicts = (await self._ajudge([conversation], side))[0]
+        return decide(self.policy, conversation, side, verdicts)[0]
 
     def batch(
         self,
@@ -175,7 +202,9 @@ class Safeguard:
             case Judge(conversation, side):
                 return self._judge([conversation], side)[0]
             case Apply(function, argument):
-                return _apply(function, argument, config)
+                # Handlers and rewriters read the unsafe text: nobody watches them do it.
+                with quiet(hushed(config)):
+                    return _apply(function, argument, hushed(config))
             case Record():
                 self._write(step)
                 if config is not None and config.get("callbacks"):
@@ -188,7 +217,8 @@ class Safeguard:
             case Judge(conversation, side):
                 return (await self._ajudge([conversation], side))[0]
             case Apply(function, argument):
-                return await _aapply(function, argument, config)
+                with quiet(hushed(config)):
+                    return await _aapply(function, argument, hushed(config))
             case Record():
                 await asyncio.to_thread(self._write, step)
                 if config is not None and config.get("callbacks"):
