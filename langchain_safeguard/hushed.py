@@ -198,30 +198,42 @@ def _is_loud(callbacks: list[BaseCallbackHandler] | BaseCallbackManager | None) 
 
 
 def rebuilt(
-    runnable: Runnable[Any, Any], change: Callable[[Runnable[Any, Any]], Runnable[Any, Any]]
+    runnable: Runnable[Any, Any],
+    change: Callable[[Runnable[Any, Any]], Runnable[Any, Any]],
+    until: tuple[type, ...] = (),
 ) -> Runnable[Any, Any]:
-    """Apply `change` to a runnable and to all runnables among its fields, copying where needed."""
+    """Apply `change` to a runnable and to all runnables among its fields, copying where needed.
+
+    Args:
+        runnable: The outermost runnable.
+        change: Returns what stands in for a runnable: itself where nothing changes.
+        until: Types of runnables whose own fields are left alone, after the change.
+    """
     runnable = change(runnable)
-    if not isinstance(runnable, RunnableSerializable):
+    if not isinstance(runnable, RunnableSerializable) or isinstance(runnable, until):
         return runnable
     updates: dict[str, Any] = {}
     for name in type(runnable).model_fields:
         with suppress(KeyError):
             old = runnable.__dict__[name]
-            new = _rebuilt_value(old, change)
+            new = _rebuilt_value(old, change, until)
             if new is not old:
                 updates[name] = new
     return runnable.model_copy(update=updates) if updates else runnable
 
 
-def _rebuilt_value(value: Any, change: Callable[[Runnable[Any, Any]], Runnable[Any, Any]]) -> Any:
+def _rebuilt_value(
+    value: Any,
+    change: Callable[[Runnable[Any, Any]], Runnable[Any, Any]],
+    until: tuple[type, ...],
+) -> Any:
     if isinstance(value, Runnable):
-        return rebuilt(value, change)
+        return rebuilt(value, change, until)
     if type(value) in (list, tuple):
-        items = [_rebuilt_value(item, change) for item in value]
+        items = [_rebuilt_value(item, change, until) for item in value]
         same = all(new is old for new, old in zip(items, value, strict=True))
         return value if same else type(value)(items)
     if type(value) is dict:
-        mapped = {key: _rebuilt_value(item, change) for key, item in value.items()}
+        mapped = {key: _rebuilt_value(item, change, until) for key, item in value.items()}
         return value if all(mapped[key] is value[key] for key in value) else mapped
     return value
