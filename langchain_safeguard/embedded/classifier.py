@@ -1,0 +1,123 @@
+"""Scores texts of any length and language mix with the hybrid model.
+
+A passage is normalised, cut into overlapping windows, and every window is scored on its own; the
+passage's score for a category is that of its riskiest window. Windows of all passages share
+batches. Windows seen before are remembered, so checking a growing answer again and again costs only
+its new end.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections import OrderedDict
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from langchain_safeguard.embedded.labels import CATEGORIES
+from langchain_safeguard.embedded.normalize import normalize
+from langchain_safeguard.embedded.passages import Passage, PassageScores, WindowScore
+from langchain_safeguard.embedded.windows import Window, windows
+
+if TYPE_CHECKING:
+    from langchain_safeguard.embedded.engine import WindowEngine
+
+WINDOW_TOKENS = 224
+OVERLAP_TOKENS = 56
+PROMPT_CHARACTERS = 1200
+"""Of a longer prompt the end is kept: it is what the answer answers."""
+
+_MEMORY = 2048
+"""Windows whose scores are remembered."""
+
+Scores = NDArray[np.float32]
+WindowKey = tuple[str, str | None]
+"""Text of a window and the end of the prompt it answers: all that its scores depend on."""
+
+
+class EmbeddedClassifier:
+    """The embedded guard's classifier. Safe to share between threads.
+
+    Attributes:
+        categories: Names it reports, in the order of their columns.
+        revision: First 12 hexadecimal digits of the weights' sha256.
+    """
+
+    categories: tuple[str, ...] = CATEGORIES
+
+    def __init__(self, engine: WindowEngine) -> None:
+        self._engine = engine
+        self.revision: str = engine.revision
+        self._lock = threading.Lock()
+        self._memory: OrderedDict[WindowKey, Scores] = OrderedDict()
+
+    @classmethod
+    def load(cls, folder: str | Path | None = None) -> EmbeddedClassifier:
+        """Load weights and tokenizers from `folder`, or those in the package.
+
+        Raises:
+            GuardLoadError: A file is missing, cut short or altered.
+        """
+        # Here, not above: importing the package must not import torch.
+        from langchain_safeguard.embedded.engine import WindowEngine
+
+        place = Path(folder) if folder is not None else Path(__file__).parent / "weights"
+        return cls(WindowEngine.load(place))
+
+    def score(self, passages: Sequence[Passage]) -> list[PassageScores]:
+        """Judge passages, all their windows together. Nothing is cut off, whatever the length."""
+        cut = [self._cut(passage) for passage in passages]
+        wanted = dict.fromkeys(key for keys, _, _ in cut for key in keys)
+        found = self._remembered(wanted)
+        missing = [key for key in wanted if key not in found]
+        if missing:
+            fresh = self._engine.score(missing)
+            found |= dict(zip(missing, fresh, strict=True))
+            self._remember(missing, fresh)
+        return [
+            _summary([found[key] for key in keys], places, tokens) for keys, places, tokens in cut
+        ]
+
+    def _cut(self, passage: Passage) -> tuple[list[WindowKey], list[Window], int]:
+        """Keys and places of a passage's windows, and its number of tokens."""
+        text = normalize(passage.text)
+        if not text.strip():
+            return [], [], 0
+        prompt = None
+        if passage.side == "output" and passage.prompt is not None:
+            # Normalising only shortens what matters here; a huge prompt need not be read whole.
+            prompt = normalize(passage.prompt[-2 * PROMPT_CHARACTERS :])[-PROMPT_CHARACTERS:]
+        elif passage.side == "output":
+            prompt = ""
+        offsets = self._engine.offsets(text)
+        places = windows(offsets, len(text), WINDOW_TOKENS, OVERLAP_TOKENS)
+        return [(text[p.start : p.end], prompt) for p in places], places, len(offsets)
+
+    def _remembered(self, keys: dict[WindowKey, None]) -> dict[WindowKey, Scores]:
+        with self._lock:
+            found = {key: self._memory[key] for key in keys if key in self._memory}
+            for key in found:
+                self._memory.move_to_end(key)
+        return found
+
+    def _remember(self, keys: Sequence[WindowKey], rows: Scores) -> None:
+        with self._lock:
+            for key, row in zip(keys, rows, strict=True):
+                self._memory[key] = row
+            while len(self._memory) > _MEMORY:
+                self._memory.popitem(last=False)
+
+
+def _summary(rows: Sequence[Scores], places: Sequence[Window], tokens: int) -> PassageScores:
+    if not rows:
+        return PassageScores(dict.fromkeys(CATEGORIES, 0.0), (), tokens)
+    table = np.stack(rows)
+    categories = dict(zip(CATEGORIES, table.max(0).tolist(), strict=True))
+    scored = tuple(
+        WindowScore(place.start, place.end, score)
+        for place, score in zip(places, table.max(1).tolist(), strict=True)
+    )
+    return PassageScores(categories, scored, tokens)

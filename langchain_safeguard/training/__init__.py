@@ -1,0 +1,1 @@
+"""Training the embedded guard: `python -m langchain_safeguard.training --help`."""

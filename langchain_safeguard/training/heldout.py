@@ -1,0 +1,90 @@
+"""Fitting the mix of the branches on rows that none of them was trained on."""
+
+from __future__ import annotations
+
+import random
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from langchain_safeguard.embedded.engine import WindowEngine
+from langchain_safeguard.embedded.labels import OUTPUTS
+from langchain_safeguard.embedded.model import GRAM_OUTPUTS
+from langchain_safeguard.embedded.normalize import normalize
+from langchain_safeguard.training.calibrate import fit_mix, row_weights
+from langchain_safeguard.training.export import Mix, even_mix
+from langchain_safeguard.training.rows import Row, targets
+
+_CHARACTERS = 900
+"""Of a longer held-out text the first window or so is enough to fit a mix."""
+
+
+def sample(rows: Sequence[Row], most: int = 120, seed: int = 5) -> list[Row]:
+    """At most `most` harmful and `most` harmless rows of every file."""
+    order = list(rows)
+    random.Random(seed).shuffle(order)
+    seen: Counter[tuple[str, bool]] = Counter()
+    chosen = []
+    for row in order:
+        seen[row.file, row.unsafe] += 1
+        if seen[row.file, row.unsafe] <= most:
+            chosen.append(row)
+    return chosen
+
+
+@dataclass(frozen=True, slots=True)
+class HeldOut:
+    """Logits of the branches on one window of each row; `word` is NaN where it can't read."""
+
+    rows: Sequence[Row]
+    word: Tensor
+    phrase: Tensor
+    grams: Tensor
+
+
+def look(engine: WindowEngine, rows: Sequence[Row], chunk: int = 256) -> HeldOut:
+    """Run the branches over the beginnings of `rows`."""
+    keys: list[tuple[str, str | None]] = [
+        (
+            normalize(row.text)[:_CHARACTERS] or " ",
+            normalize(row.prompt or "")[-1200:] if row.side == "output" else None,
+        )
+        for row in rows
+    ]
+    word = torch.full((len(rows), len(OUTPUTS)), torch.nan)
+    phrase, grams = [], []
+    for start in range(0, len(keys), chunk):
+        views = engine.views(keys[start : start + chunk])
+        phrase.append(views.phrase)
+        grams.append(views.grams)
+        if views.word is not None:
+            word[torch.tensor(views.read) + start] = views.word
+    return HeldOut(rows, word, torch.cat(phrase), torch.cat(grams))
+
+
+def fit(held: HeldOut, harmless: float = 1.0) -> Mix:
+    """Mixing weights and offsets of harm and the two attacks; categories keep the plain mean."""
+    mix = even_mix()
+    truth, known = (torch.from_numpy(part) for part in targets(held.rows))
+    weights = row_weights(held.rows, harmless)
+    korean = torch.from_numpy(np.array([row.korean for row in held.rows]))
+    readable = ~held.word[:, 0].isnan() & ~korean
+    # Without the word branch it is Korean that counts; English rows only steady the fit.
+    alone = weights * torch.where(korean, 3.0, 1.0)
+    for name, rows, importance, branches in (
+        ("with_word", readable, weights, [0, 1, 2]),
+        ("without_word", torch.ones_like(korean), alone, [1, 2]),
+    ):
+        for column, output in enumerate(GRAM_OUTPUTS):
+            chosen = rows & (known[:, output] > 0)
+            views = [held.word[:, output], held.phrase[:, output], held.grams[:, column]]
+            logits = torch.stack([views[branch][chosen] for branch in branches], dim=1)
+            weight, offset = fit_mix(logits, truth[chosen, output], importance[chosen])
+            mix[f"{name}_mix"][:, output] = 0.0
+            mix[f"{name}_mix"][branches, output] = weight
+            mix[f"{name}_offset"][output] = offset
+    return mix
