@@ -127,7 +127,7 @@ async def _cancel(*tasks: asyncio.Future[Any] | None) -> None:
         task.cancel()
     if running:
         await asyncio.wait(running)
-    for task in tasks:
+    for ended in tasks:
         # Looked at, so that asyncio does not report a failure nobody asked for.
-        if task is not None and not task.cancelled():
-            task.exception()
+        if ended is not None and not ended.cancelled():
+            ended.exception()
