@@ -7,22 +7,22 @@ import time
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from contextlib import nullcontext
-from functools import partial
 from pathlib import Path
 from typing import Any
 
-from langchain_safeguard.errors import GuardTimeoutError
 from langchain_safeguard.evaluation.dataset import Row, dataset_name, read_rows
 from langchain_safeguard.evaluation.metrics import measure
 from langchain_safeguard.evaluation.report import CategoryResult, FileResult, Report
-from langchain_safeguard.guard_caller import GuardCaller, within
 from langchain_safeguard.guards.base import Guard
 from langchain_safeguard.loading import load_guard
-from langchain_safeguard.policy import probability
+from langchain_safeguard.policy import Policy, probability
+from langchain_safeguard.safeguard import Safeguard
 from langchain_safeguard.taxonomy import SIDES, Category
 from langchain_safeguard.verdict import Verdict
 
 _WARM_UP = "Which bread keeps longest?"
+_MOST_FAILURES = 3
+"""After so many rows that cannot be judged, latencies are not measured on more of them."""
 
 
 def evaluate(
@@ -50,7 +50,8 @@ def evaluate(
             each is judged alone, before the rest and after one call that is not timed. 0 measures
             none.
         progress: Whether to show a progress bar on standard error.
-        timeout_s: The seconds the guard may take for one batch; `None` waits for ever.
+        timeout_s: The seconds the guard may take for one batch; `None` waits for ever. A batch that
+            is late is asked again row by row.
 
     Raises:
         DatasetError: A file cannot be read, or has wrong rows.
@@ -62,13 +63,14 @@ def evaluate(
     paths = [Path(path) for path in files]
     read = [read_rows(path) for path in paths]
     judge = load_guard(guard)
-    caller = GuardCaller(judge, timeout=timeout_s, attempts=3)
+    # The policy says nothing here; but rows go the way that texts go in an app.
+    safeguard = Safeguard(judge, Policy(), audit=None, timeout=timeout_s)
     results = []
     with _progress_bar(sum(map(len, read)), shown=progress) as bar:
         for name, path, rows in zip(_names(paths), paths, read, strict=True):
             bar.set_description_str(name)
-            latencies = _latencies(judge, _spread(rows, latency_rows), timeout_s)
-            verdicts = _judge(caller, rows, batch_size, bar)
+            latencies = _latencies(safeguard, _spread(rows, latency_rows))
+            verdicts = _judge(safeguard, rows, batch_size, bar)
             results.append(_result(name, path, rows, verdicts, threshold, latencies))
     return Report(judge.name, judge.revision, threshold, tuple(results))
 
@@ -90,36 +92,39 @@ def category_score(verdict: Verdict, category: Category) -> float:
     return max((1.0 if score is None else score for score in found), default=0.0)
 
 
-def _judge(caller: GuardCaller, rows: Sequence[Row], size: int, bar: Any) -> list[Verdict]:
+def _judge(safeguard: Safeguard, rows: Sequence[Row], size: int, bar: Any) -> list[Verdict]:
     """Judge all rows, in batches of one side each."""
     verdicts: dict[int, Verdict] = {}
     for side in SIDES:
         numbers = [number for number, row in enumerate(rows) if row.side == side]
         for start in range(0, len(numbers), size):
             batch = numbers[start : start + size]
-            asked = caller.ask([rows[number].conversation for number in batch], side)
-            verdicts.update(zip(batch, asked, strict=True))
+            values = [rows[number].conversation for number in batch]
+            for number, decision in zip(batch, safeguard.batch(values, side=side), strict=True):
+                verdicts[number] = decision.verdicts[0]
             bar.update(len(batch))
     return [verdicts[number] for number in range(len(rows))]
 
 
-def _latencies(guard: Guard, rows: Sequence[Row], timeout_s: float | None) -> list[float]:
+def _latencies(safeguard: Safeguard, rows: Sequence[Row]) -> list[float]:
     """Milliseconds for each of these rows, judged alone.
 
     A row the guard fails on gives none: its failure is counted where all rows are judged.
     """
+    safeguard.check(_WARM_UP)
     taken: list[float] = []
-    for number, row in enumerate((Row(_WARM_UP, unsafe=False), *rows)):
-        ask = partial(guard.check, [row.conversation], row.side)
+    failures = 0
+    for row in rows:
+        value = row.conversation
         begin = time.perf_counter()
-        try:
-            within(timeout_s, ask)
-        except GuardTimeoutError:
-            break  # What hangs once would hang fifty times.
-        except Exception:
+        decision = safeguard.check(value, side=row.side)
+        milliseconds = (time.perf_counter() - begin) * 1000
+        if not decision.failed:
+            taken.append(milliseconds)
             continue
-        if number:
-            taken.append((time.perf_counter() - begin) * 1000)
+        failures += 1
+        if failures == _MOST_FAILURES:
+            break
     return taken
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import io
 import json
 import os
 import signal
@@ -55,8 +56,11 @@ class Done:
 
 
 @pytest.fixture
-def inside(capsys: pytest.CaptureFixture[str]) -> Callable[..., Done]:
-    def run(*arguments: str | Path) -> Done:
+def inside(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> Callable[..., Done]:
+    def run(*arguments: str | Path, stdin: bytes = b"") -> Done:
+        monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(stdin)))
         code = main([str(argument) for argument in arguments])
         printed = capsys.readouterr()
         return Done(code, printed.out.encode(), printed.err.encode())
@@ -212,18 +216,21 @@ def test_an_unsafe_text_is_not() -> None:
     assert UNSAFE not in done.stdout.decode()
 
 
-def test_standard_input_in_korean_and_long() -> None:
-    korean = "집에서 빵을 굽는 방법을 알려 주세요."
-    done = cli("check", "-", stdin=korean.encode())
-    assert done.returncode == ALLOWED, done.stdout.decode()
-    long = " ".join(f"Page {n} is about bread." for n in range(9000))
-    done = cli("check", "--json", stdin=f"{long}\n{UNSAFE}".encode())
-    assert len(long) > 200_000
+def test_long_standard_input() -> None:
+    blank = "\n" * 200_000
+    done = cli("check", "--json", stdin=f"{blank}{UNSAFE}{blank}".encode())
     assert done.returncode == NOT_ALLOWED
+    assert not json.loads(done.stdout)["failed"]
+
+
+def test_korean_on_standard_input(inside: Callable[..., Done]) -> None:
+    korean = "집에서 빵을 굽는 방법을 알려 주세요."
+    done = inside("check", "-", stdin=korean.encode())
+    assert done.returncode == ALLOWED, done.stdout.decode()
 
 
 def test_an_answer_is_checked_behind_its_prompt(inside: Callable[..., Done]) -> None:
-    done = cli("check", "Mix flour and water.", "--side", "output", "--prompt", SAFE, "--json")
+    done = inside("check", "Mix flour and water.", "--side", "output", "--prompt", SAFE, "--json")
     assert done.returncode == ALLOWED, done.stdout.decode()
     assert json.loads(done.stdout)["side"] == "output"
     wrong = inside("check", "x", "--prompt", "y")
@@ -231,15 +238,20 @@ def test_an_answer_is_checked_behind_its_prompt(inside: Callable[..., Done]) -> 
     assert "--side output" in complaint(wrong)
 
 
+def test_bytes_that_are_no_text_in_an_argument() -> None:
+    done = cli(b"check", b"--json", b"--", b"caf\xe9 \xff")
+    assert done.returncode in (ALLOWED, NOT_ALLOWED), done.stderr.decode()
+    assert json.loads(done.stdout)["verdicts"][0]["failed"] is False
+
+
 @pytest.mark.parametrize(
-    "text", [b"caf\xe9 \xff", "\ud55c\uae00 \x07 bread".encode(), b"", b"   ", b"\xed\xa0\x80"]
+    "text",
+    [b"caf\xe9 \xff", "\ud55c\uae00 \x07 bread".encode(), b"", b"   ", b"\xed\xa0\x80", b"\0"],
 )
-def test_odd_text_gets_an_answer(text: bytes) -> None:
-    by_argument = cli("check", b"--json", b"--", text)
-    assert by_argument.returncode in (ALLOWED, NOT_ALLOWED), by_argument.stderr.decode()
-    assert json.loads(by_argument.stdout)["action"] in ("allow", "flag", "block")
-    by_input = cli("check", "--json", stdin=text + b"\x00")
-    assert by_input.returncode in (ALLOWED, NOT_ALLOWED), by_input.stderr.decode()
+def test_odd_bytes_on_standard_input(inside: Callable[..., Done], text: bytes) -> None:
+    done = inside("check", "--json", stdin=text)
+    assert done.returncode in (ALLOWED, NOT_ALLOWED), done.stderr.decode()
+    assert json.loads(done.stdout)["verdicts"][0]["failed"] is False
 
 
 def test_output_in_an_ascii_locale() -> None:
@@ -248,24 +260,24 @@ def test_output_in_an_ascii_locale() -> None:
     assert json.loads(done.stdout)["text"] == "빵"
 
 
-def test_a_policy_decides(policy: Path) -> None:
+def test_a_policy_decides(inside: Callable[..., Done], policy: Path) -> None:
     policy.write_text("default: flag\n", encoding="utf-8")
-    done = cli("check", UNSAFE, "--policy", policy, "--json")
+    done = inside("check", UNSAFE, "--policy", policy, "--json")
     assert done.returncode == ALLOWED
     assert json.loads(done.stdout)["action"] == "flag"
 
 
-def test_a_guard_that_cannot_be_had(tmp_path: Path) -> None:
-    unknown = cli("check", SAFE, "--guard", "nonsense")
+def test_a_guard_that_cannot_be_had(inside: Callable[..., Done], tmp_path: Path) -> None:
+    unknown = inside("check", SAFE, "--guard", "nonsense")
     assert unknown.returncode == WRONG_USE
     assert "'nonsense'" in complaint(unknown)
-    empty = cli("check", SAFE, "--guard", tmp_path)
+    empty = inside("check", SAFE, "--guard", tmp_path)
     assert empty.returncode == FAILED
     complaint(empty)
 
 
-def test_a_policy_file_that_is_missing(tmp_path: Path) -> None:
-    done = cli("check", SAFE, "--policy", tmp_path / "no.yaml")
+def test_a_policy_file_that_is_missing(inside: Callable[..., Done], tmp_path: Path) -> None:
+    done = inside("check", SAFE, "--policy", tmp_path / "no.yaml")
     assert done.returncode == WRONG_USE
     assert "No such file" in complaint(done)
 
@@ -304,6 +316,7 @@ def test_evaluate(tmp_path: Path) -> None:
         ("r.jsonl", b'{"text": "x", "unsafe": "maybe"}\n', "line 1: unsafe='maybe'; allowed: 0"),
         ("r.txt", b"x", "unknown extension '.txt'"),
     ],
+    ids=["broken gzip", "no header", "bad label", "bad extension"],
 )
 def test_evaluate_on_a_wrong_file(
     inside: Callable[..., Done], tmp_path: Path, name: str, content: bytes, message: str
@@ -315,18 +328,20 @@ def test_evaluate_on_a_wrong_file(
     assert message in complaint(done)
 
 
-def test_evaluate_on_what_is_no_file(tmp_path: Path) -> None:
-    missing = cli("evaluate", "--data", tmp_path / "no.jsonl")
+def test_evaluate_on_what_is_no_file(inside: Callable[..., Done], tmp_path: Path) -> None:
+    missing = inside("evaluate", "--data", tmp_path / "no.jsonl")
     assert missing.returncode == WRONG_USE
     assert "No such file" in complaint(missing)
     folder = tmp_path / "folder.jsonl"
     folder.mkdir()
-    assert "Is a directory" in complaint(cli("evaluate", "--data", folder))
+    assert "Is a directory" in complaint(inside("evaluate", "--data", folder))
 
 
-def test_evaluate_says_at_once_that_it_cannot_write(tmp_path: Path) -> None:
+def test_evaluate_says_at_once_that_it_cannot_write(
+    inside: Callable[..., Done], tmp_path: Path
+) -> None:
     path = data(tmp_path / "r.jsonl")
-    done = cli("evaluate", "--data", path, "--json", tmp_path / "no" / "out.json")
+    done = inside("evaluate", "--data", path, "--json", tmp_path / "no" / "out.json")
     assert done.returncode == WRONG_USE
     assert "No such file" in complaint(done)
 
