@@ -80,7 +80,7 @@ class StreamingChatModel(BaseChatModel):
         if self.usage:
             yield AIMessageChunk(
                 "",
-                response_metadata={"model_name": self.model_name},
+                response_metadata={"model_name": kwargs.get("model") or self.model_name},
                 usage_metadata=UsageMetadata(
                     input_tokens=5, output_tokens=size, total_tokens=5 + size
                 ),
