@@ -1,0 +1,171 @@
+"""Doing what a flow asks for: for one input or many, sync or async.
+
+Guarded steps run hushed: see `langchain_safeguard.hushed`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+from langchain_core.runnables import RunnableConfig
+
+from langchain_safeguard.hushed import hushed, quiet
+from langchain_safeguard.parallel import aboth, both
+from langchain_safeguard.runnables.delegation import aprepared, prepared
+from langchain_safeguard.runnables.flow import Both, Flow, Judge, Plan, Run, flow
+
+Options = Mapping[str, Any]
+
+
+class Driver:
+    """Drives one call of guarded steps; it is thrown away afterwards.
+
+    Args:
+        plan: What is guarded by what.
+        configs: The config of each input's guarded run, for its children.
+        options: Keyword arguments for the guarded steps.
+    """
+
+    def __init__(self, plan: Plan, configs: Sequence[RunnableConfig], options: Options) -> None:
+        """Store."""
+        self._plan = plan
+        self._configs = configs
+        self._options = options
+
+    def invoke(self, value: Any) -> Any:
+        """Take one input through.
+
+        Raises:
+            ContentBlockedError: It, or its answer, is blocked, and there is to be no refusal.
+        """
+        self._plan = prepared(self._plan)
+        return _only(self._drive(flow(self._plan, [value], parallel=self._parallel)))
+
+    async def ainvoke(self, value: Any) -> Any:
+        """Take one input through; see `invoke`."""
+        self._plan = await aprepared(self._plan)
+        return _only(await self._adrive(flow(self._plan, [value], parallel=self._parallel)))
+
+    def batch(self, values: Sequence[Any]) -> list[Any]:
+        """Take many inputs through; an exception stands in the place of what raised it."""
+        self._plan = prepared(self._plan, alone=False)
+        return self._drive(flow(self._plan, values))
+
+    async def abatch(self, values: Sequence[Any]) -> list[Any]:
+        """Take many inputs through; an exception stands in the place of what raised it."""
+        self._plan = prepared(self._plan, alone=False)
+        return await self._adrive(flow(self._plan, values))
+
+    def _drive(self, work: Flow) -> list[Any]:
+        result: Any = None
+        while True:
+            try:
+                step = work.send(result)
+            except StopIteration as done:
+                return _results(done)
+            match step:
+                case Judge():
+                    result = self._judge(step)
+                case Run():
+                    result = self._run(step)
+                case Both(judge, run):
+                    result = self._both(judge, run)
+
+    async def _adrive(self, work: Flow) -> list[Any]:
+        result: Any = None
+        while True:
+            try:
+                step = work.send(result)
+            except StopIteration as done:
+                return _results(done)
+            match step:
+                case Judge():
+                    result = await self._ajudge(step)
+                case Run():
+                    result = await self._arun(step)
+                case Both(judge, run):
+                    result = await self._aboth(judge, run)
+
+    def _judge(self, step: Judge) -> dict[int, Any]:
+        configs = [self._configs[item] for item in step.conversations]
+        decisions = step.gate.batch([*step.conversations.values()], configs)
+        return dict(zip(step.conversations, decisions, strict=True))
+
+    async def _ajudge(self, step: Judge) -> dict[int, Any]:
+        configs = [self._configs[item] for item in step.conversations]
+        decisions = await step.gate.abatch([*step.conversations.values()], configs)
+        return dict(zip(step.conversations, decisions, strict=True))
+
+    def _run(self, step: Run) -> dict[int, Any]:
+        if not step.values:
+            return {}
+        with self._inner(step) as configs:
+            if len(step.values) == 1 and len(self._configs) == 1:
+                outputs = [step.steps.invoke(step.values[0], configs[0], **self._options_of(step))]
+            else:
+                outputs = step.steps.batch(
+                    [*step.values.values()],
+                    configs,
+                    return_exceptions=True,
+                    **self._options_of(step),
+                )
+        return dict(zip(step.values, outputs, strict=True))
+
+    async def _arun(self, step: Run) -> dict[int, Any]:
+        if not step.values:
+            return {}
+        options = self._options_of(step)
+        with self._inner(step) as configs:
+            if len(step.values) == 1 and len(self._configs) == 1:
+                outputs = [await step.steps.ainvoke(step.values[0], configs[0], **options)]
+            else:
+                outputs = await step.steps.abatch(
+                    [*step.values.values()], configs, return_exceptions=True, **options
+                )
+        return dict(zip(step.values, outputs, strict=True))
+
+    def _both(self, judge: Judge, run: Run) -> tuple[dict[int, Any], dict[int, Any]]:
+        config, conversation = self._configs[0], judge.conversations[0]
+        decision, outputs = both(
+            lambda: judge.gate.check(conversation, config), lambda: self._run(run)
+        )
+        return {0: decision}, outputs or {}
+
+    async def _aboth(self, judge: Judge, run: Run) -> tuple[dict[int, Any], dict[int, Any]]:
+        check = judge.gate.acheck(judge.conversations[0], self._configs[0])
+        decision, outputs = await aboth(check, self._arun(run))
+        return {0: decision}, outputs or {}
+
+    @property
+    def _parallel(self) -> bool:
+        return self._plan.mode == "parallel"
+
+    @contextmanager
+    def _inner(self, step: Run) -> Iterator[list[RunnableConfig]]:
+        """Give the configs for steps; hushed, if their output is not checked yet."""
+        configs = [self._configs[item] for item in step.values]
+        if self._plan.exit is None and step.steps is not self._plan.lead:
+            yield configs
+            return
+        configs = [hushed(config) for config in configs]
+        with quiet(configs[0]):
+            yield configs
+
+    def _options_of(self, step: Run) -> Options:
+        """Like a `RunnableSequence`, hand keyword arguments to the first steps only."""
+        first = self._plan.steps if self._plan.lead is None else self._plan.lead
+        return self._options if step.steps is first else {}
+
+
+def _only(results: list[Any]) -> Any:
+    [result] = results
+    if isinstance(result, Exception):
+        raise result
+    return result
+
+
+def _results(done: StopIteration) -> list[Any]:
+    results: list[Any] = done.value
+    return results

@@ -1,0 +1,210 @@
+"""What happens to an input between two guards, and in which order.
+
+It stands here once, for one input or many, sync and async: `flow` is a generator that yields the
+work it wants done and gets the results sent in. `drivers.py` does the work.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Generator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from langchain_core.runnables import Runnable
+
+from langchain_safeguard.conversation import Conversation
+from langchain_safeguard.decision import Decision
+from langchain_safeguard.errors import ContentBlockedError, SafeguardError, UnreadableInputError
+from langchain_safeguard.policy import Action
+from langchain_safeguard.runnables.gate import Gate
+from langchain_safeguard.runnables.kinds import kind_of
+from langchain_safeguard.runnables.reading import answered, rewritten_value
+
+Mode = Literal["sequential", "parallel"]
+
+
+@dataclass(frozen=True, slots=True)
+class Passage:
+    """An input on its way through: the value for the next step, and how it was read."""
+
+    value: Any
+    conversation: Conversation
+
+    def after(self, decision: Decision) -> Passage:
+        """Return what goes on when the decision lets it.
+
+        Raises:
+            UnreadableInputError: A rewritten text cannot be put back.
+        """
+        if decision.passes:
+            return self
+        value = rewritten_value(self.value, decision)
+        return Passage(value, self.conversation.replaced("input", decision.text))
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """What is guarded by what; see `GuardedSteps`."""
+
+    entry: Gate | None
+    lead: Runnable[Any, Any] | None
+    steps: Runnable[Any, Any] | None
+    exit: Gate | None
+    mode: Mode
+    check_every: int
+
+    def arrive(self, value: Any) -> Passage:
+        """Read an input.
+
+        Raises:
+            UnreadableInputError: It has to be judged and cannot be read.
+        """
+        try:
+            return Passage(value, Conversation.of(value))
+        except UnreadableInputError:
+            if self.entry is not None:
+                raise
+        # Only the answer is judged, and there is no prompt to judge it with.
+        return Passage(value, Conversation(()))
+
+    def refusal(self, decision: Decision, *, chunk: bool = False) -> Any:
+        """Make the refusal for a blocked input.
+
+        Raises:
+            ContentBlockedError: There is to be none, or none can be made.
+        """
+        if self.entry is None or self.steps is None:
+            raise ContentBlockedError(decision)
+        # Whoever says what a refused answer looks like has said it for a refused input, too.
+        fallback = self.exit.refusal if self.exit else None
+        return self.entry.refuse(decision, kind_of(self.steps), chunk=chunk, fallback=fallback)
+
+    def answered(self, passage: Passage, answer: Any) -> Conversation:
+        """Return the conversation that an answer ends; without steps, the input is the answer."""
+        return answered(Conversation(()) if self.steps is None else passage.conversation, answer)
+
+
+@dataclass(frozen=True, slots=True)
+class Judge:
+    """Ask a gate about conversations, by item; the result is a decision for each."""
+
+    gate: Gate
+    conversations: Mapping[int, Conversation]
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """Call steps on values, by item; the result is an output, or an exception, for each."""
+
+    steps: Runnable[Any, Any]
+    values: Mapping[int, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Both:
+    """Do both at the same time; the result is both results.
+
+    Where the decision does not let an input pass as it is, the call is given up, and has no result.
+    """
+
+    judge: Judge
+    run: Run
+
+
+Flow = Generator[Judge | Run | Both, Any, list[Any]]
+
+
+def flow(plan: Plan, inputs: Sequence[Any], *, parallel: bool = False) -> Flow:
+    """Take inputs through a plan.
+
+    Args:
+        plan: What is guarded by what.
+        inputs: One input or many.
+        parallel: Whether the steps may start before the verdict on the input.
+
+    Returns:
+        For each input what comes out of it, or the exception that it led to.
+    """
+    done: dict[int, Any] = {}
+    passages: dict[int, Passage] = {}
+    for item, value in enumerate(inputs):
+        try:
+            passages[item] = plan.arrive(value)
+        except UnreadableInputError as error:
+            done[item] = error
+    outputs: dict[int, Any] = {}
+    if plan.entry is not None:
+        outputs = yield from _enter(plan, plan.entry, passages, done, parallel)
+    if plan.lead is not None:
+        yield from _lead(plan, plan.lead, passages, done)
+    waiting = {i: passage.value for i, passage in passages.items() if i not in outputs}
+    if plan.steps is None:
+        outputs |= waiting
+    elif waiting:
+        outputs |= yield Run(plan.steps, waiting)
+    yield from _leave(plan, passages, outputs, done)
+    return [done[item] for item in range(len(inputs))]
+
+
+def _enter(
+    plan: Plan, gate: Gate, passages: dict[int, Passage], done: dict[int, Any], parallel: bool
+) -> Generator[Any, Any, dict[int, Any]]:
+    """Judge the inputs; those that stay outside move from `passages` to `done`."""
+    judge = Judge(gate, {i: passage.conversation for i, passage in passages.items()})
+    outputs: dict[int, Any] = {}
+    if not passages:
+        return outputs
+    if parallel and plan.steps is not None:
+        run = Run(plan.steps, {i: passage.value for i, passage in passages.items()})
+        decisions, outputs = yield Both(judge, run)
+    else:
+        decisions = yield judge
+    for item, decision in decisions.items():
+        try:
+            if decision.passes or decision.action is Action.REWRITE:
+                passages[item] = passages[item].after(decision)
+                continue
+            done[item] = plan.refusal(decision)
+        except SafeguardError as error:
+            done[item] = error
+        del passages[item]
+    return outputs
+
+
+def _lead(
+    plan: Plan, lead: Runnable[Any, Any], passages: dict[int, Passage], done: dict[int, Any]
+) -> Generator[Any, Any, None]:
+    """Run the steps before the prompt; what comes out of them is read anew."""
+    results = yield Run(lead, {i: passage.value for i, passage in passages.items()})
+    for item, result in results.items():
+        if isinstance(result, Exception):
+            done[item] = result
+            del passages[item]
+        else:
+            passages[item] = plan.arrive(result)
+
+
+def _leave(
+    plan: Plan, passages: dict[int, Passage], outputs: dict[int, Any], done: dict[int, Any]
+) -> Generator[Any, Any, None]:
+    """Judge the outputs and put what becomes of each into `done`."""
+    if plan.exit is None:
+        done |= outputs
+        return
+    conversations: dict[int, Conversation] = {}
+    for item, output in outputs.items():
+        if isinstance(output, Exception):
+            done[item] = output
+            continue
+        try:
+            conversations[item] = plan.answered(passages[item], output)
+        except UnreadableInputError as error:
+            done[item] = error
+    if not conversations:
+        return
+    decisions = yield Judge(plan.exit, conversations)
+    for item, decision in decisions.items():
+        try:
+            done[item] = plan.exit.settled(decision, outputs[item])
+        except SafeguardError as error:
+            done[item] = error

@@ -1,0 +1,217 @@
+"""What an `InputGuard` and an `OutputGuard` have in common: when they judge, and what they refuse.
+
+A gate is built when a chain is written and shared by all of its runs. Building it is quick: names
+and policies are checked at once, and the guard model is loaded when the first text is judged.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+from langchain_core.messages import AIMessage, AIMessageChunk, BaseMessage
+from langchain_core.runnables import RunnableConfig
+
+from langchain_safeguard.conversation import Conversation
+from langchain_safeguard.decision import Decision
+from langchain_safeguard.errors import ConfigurationError, ContentBlockedError
+from langchain_safeguard.guards import Guard
+from langchain_safeguard.loading import list_guards
+from langchain_safeguard.policy import Action, Policy
+from langchain_safeguard.refusal import recorded, refusal_message, refused, with_text
+from langchain_safeguard.safeguard import Safeguard
+from langchain_safeguard.taxonomy import Side
+
+OnBlock = Literal["refuse", "raise"]
+Refusal = Callable[[Decision], Any]
+Kind = Literal["message", "text"]
+GuardLike = str | Path | Guard | Sequence[str | Path | Guard]
+PolicyLike = Policy | Mapping[str, Any] | str | Path
+
+
+class Gate:
+    """Judges one side of a chain and makes the refusals.
+
+    Args:
+        side: The side that is judged.
+        guard: What judges; the embedded guard if left out.
+        policy: What is done about it; the default policy if left out.
+        safeguard: Both of these and more, instead of them.
+        on_block: Whether a block gives a refusal or raises.
+        refusal: Makes the refusal from the decision, for steps that return something else than a
+            message or text.
+
+    Raises:
+        ConfigurationError: A value is wrong; the message names it and what is allowed.
+    """
+
+    def __init__(
+        self,
+        side: Side,
+        guard: GuardLike | None,
+        policy: PolicyLike | None,
+        safeguard: Safeguard | None,
+        on_block: OnBlock,
+        refusal: Refusal | None,
+    ) -> None:
+        """Check the values; nothing is loaded yet, unless a loaded guard is given."""
+        if on_block not in ("refuse", "raise"):
+            raise ConfigurationError.unknown("on_block", on_block, ("refuse", "raise"))
+        if refusal is not None and not callable(refusal):
+            raise ConfigurationError(f"refusal={refusal!r}; allowed: a function from a Decision")
+        if safeguard is not None and (guard is not None or policy is not None):
+            raise ConfigurationError("give either safeguard= or guard= and policy=, not both")
+        if safeguard is not None and not isinstance(safeguard, Safeguard):
+            raise ConfigurationError(f"safeguard={safeguard!r}; allowed: a Safeguard")
+        self.side = side
+        self.on_block = on_block
+        self.refusal = refusal
+        self._guard = guard
+        self._policy = None if safeguard is not None else _read(policy)
+        self._lock = threading.Lock()
+        self._safeguard = safeguard
+        if safeguard is None and _is_loaded(guard):
+            # Nothing to load, so that a policy which does not fit the guard fails here and now.
+            self._safeguard = Safeguard(guard, self._policy)
+
+    def __deepcopy__(self, memo: object) -> Gate:
+        """Return the gate itself: it never changes, and its guard model is shared anyway."""
+        return self
+
+    @property
+    def safeguard(self) -> Safeguard:
+        """Return the one decision path; the guard model is loaded on first use."""
+        with self._lock:
+            safeguard = self._safeguard or Safeguard(self._guard, self._policy)
+            self._safeguard = safeguard
+            return safeguard
+
+    async def asafeguard(self) -> Safeguard:
+        """Return the one decision path; loading the guard model does not block the event loop."""
+        if self._safeguard is not None:
+            return self._safeguard
+        return await asyncio.to_thread(lambda: self.safeguard)
+
+    def check(self, conversation: Conversation, config: RunnableConfig) -> Decision:
+        """Decide about the end of a conversation."""
+        return self.safeguard.check(conversation, side=self.side, config=config)
+
+    async def acheck(self, conversation: Conversation, config: RunnableConfig) -> Decision:
+        """Decide about the end of a conversation."""
+        safeguard = await self.asafeguard()
+        return await safeguard.acheck(conversation, side=self.side, config=config)
+
+    def batch(
+        self, conversations: Sequence[Conversation], configs: Sequence[RunnableConfig]
+    ) -> list[Decision]:
+        """Decide about the ends of several conversations in one pass of the guard."""
+        return self.safeguard.batch(conversations, side=self.side, configs=configs)
+
+    async def abatch(
+        self, conversations: Sequence[Conversation], configs: Sequence[RunnableConfig]
+    ) -> list[Decision]:
+        """Decide about the ends of several conversations in one pass of the guard."""
+        safeguard = await self.asafeguard()
+        return await safeguard.abatch(conversations, side=self.side, configs=configs)
+
+    def refuse(
+        self,
+        decision: Decision,
+        kind: Kind | None,
+        *,
+        chunk: bool = False,
+        fallback: Refusal | None = None,
+    ) -> Any:
+        """Make the refusal for a run whose steps were not called.
+
+        Args:
+            decision: What was decided.
+            kind: What the steps would have returned; `None` if that is neither message nor text.
+            chunk: Whether it is for a stream.
+            fallback: Makes the refusal where the gate has no `refusal` of its own.
+
+        Raises:
+            ContentBlockedError: There is to be no refusal, or none can be made.
+        """
+        refusal = self.refusal or fallback
+        if self.on_block == "raise" or (kind is None and refusal is None):
+            raise ContentBlockedError(decision)
+        if refusal is None and kind == "text":
+            return decision.text
+        value = refusal_message(decision) if refusal is None else refusal(decision)
+        return as_chunk(value) if chunk else value
+
+    def refused(self, decision: Decision, answer: Any) -> Any:
+        """Make the refusal that takes the place of an answer.
+
+        Raises:
+            ContentBlockedError: There is to be no refusal, or none can be made.
+        """
+        if self.on_block == "raise":
+            raise ContentBlockedError(decision)
+        if self.refusal is None:
+            return refused(decision, answer)
+        value = self.refusal(decision)
+        return as_chunk(value) if isinstance(answer, AIMessageChunk) else value
+
+    def settled(self, decision: Decision, answer: Any) -> Any:
+        """Return what becomes of an answer: it passes, is rewritten, or is refused.
+
+        Raises:
+            ContentBlockedError: As in `refused`; also for a structured answer that the policy wants
+                rewritten, since nobody can say where in it the new text belongs.
+        """
+        if decision.passes:
+            return recorded(answer, decision) if isinstance(answer, BaseMessage) else answer
+        if decision.action is Action.REWRITE:
+            if isinstance(answer, str):
+                return decision.text
+            if isinstance(answer, BaseMessage):
+                return with_text(answer, decision)
+        return self.refused(decision, answer)
+
+
+def as_chunk(value: object) -> object:
+    """Return what a stream carries in place of a value: messages become chunks."""
+    if not isinstance(value, AIMessage) or isinstance(value, AIMessageChunk):
+        return value
+    fields = {name: getattr(value, name) for name in type(value).model_fields if name != "type"}
+    return AIMessageChunk(**fields, chunk_position="last")
+
+
+def _read(policy: PolicyLike | None) -> Policy | None:
+    if policy is None or isinstance(policy, Policy):
+        return policy
+    if isinstance(policy, str | Path):
+        return Policy.from_file(policy)
+    if isinstance(policy, Mapping):
+        return Policy.from_dict(policy)
+    raise ConfigurationError(f"policy={policy!r}; allowed: a Policy, a dict, or a file's path")
+
+
+def _is_loaded(guard: GuardLike | None) -> bool:
+    """Check the names of guards, and tell whether none of them needs loading.
+
+    Raises:
+        ConfigurationError: Nothing is known by one of the names.
+    """
+    if guard is None:
+        return False
+    several = isinstance(guard, Sequence) and not isinstance(guard, str)
+    guards: Sequence[Any] = guard if several else [guard]  # type: ignore[assignment]
+    if not guards:
+        raise ConfigurationError("guard=[]; name at least one")
+    names = [card.name for card in list_guards()]
+    for each in guards:
+        if isinstance(each, Guard):
+            continue
+        if not isinstance(each, str | Path):
+            raise ConfigurationError(
+                f"guard={each!r}; allowed: a Guard, a folder, or one of {', '.join(names)}"
+            )
+        if str(each) not in names and not Path(each).is_dir():
+            raise ConfigurationError.unknown("guard", str(each), [*names, "a folder"])
+    return all(isinstance(each, Guard) for each in guards)
