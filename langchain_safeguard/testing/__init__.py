@@ -5,7 +5,12 @@ from langchain_safeguard.testing import assert_no_leak
 assert_no_leak(chain, "the unsafe part", input={"question": "..."}, expect="I can't help")
 """
 
-from langchain_safeguard.testing.kit import CHANNELS, aassert_no_leak, assert_no_leak
+from langchain_safeguard.testing.kit import (
+    CHANNELS,
+    OPTIONAL_CHANNELS,
+    aassert_no_leak,
+    assert_no_leak,
+)
 from langchain_safeguard.testing.report import (
     ChannelReport,
     Leak,
@@ -15,6 +20,7 @@ from langchain_safeguard.testing.report import (
 
 __all__ = [
     "CHANNELS",
+    "OPTIONAL_CHANNELS",
     "ChannelReport",
     "Leak",
     "LeakError",

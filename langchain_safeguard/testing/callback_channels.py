@@ -1,4 +1,8 @@
-"""Channels of people who listen in: custom callback handlers passed in the config.
+"""Channels of people who listen in: custom callback handlers, and listeners of the run.
+
+`ambient_callbacks` runs only when it is named. It is a handler that reaches every call through a
+context variable (`register_configure_hook`), as `get_usage_metadata_callback` does, so it hears
+inner calls that were given no callbacks at all. Hardly anybody guards against it.
 
 Tracers are left out on purpose. A `BaseTracer` that does not stream, such as LangSmith's
 `LangChainTracer`, is the operator's own record of what really happened; a guard may keep it
@@ -7,11 +11,15 @@ informed of the inner call. Everything that is not a tracer counts as somebody w
 
 from __future__ import annotations
 
+import contextlib
+import functools
 from collections.abc import AsyncIterator, Callable, Iterator
+from contextvars import ContextVar
 from typing import Any
 from uuid import UUID
 
 from langchain_core.callbacks import AsyncCallbackHandler, BaseCallbackHandler
+from langchain_core.tracers.context import register_configure_hook
 
 from langchain_safeguard.testing.channels import Channel, Probe
 from langchain_safeguard.testing.transcript import Attempt, Transcript
@@ -125,7 +133,73 @@ def _arun(base: type[BaseCallbackHandler]) -> Callable[[Probe, Transcript], Any]
     return run
 
 
+def _see_run(see: Attempt, run: Any) -> None:
+    """Note a run that was handed to a listener, with all the runs inside it."""
+    heard = {"inputs": run.inputs, "outputs": run.outputs, "error": run.error, "events": run.events}
+    see("run", heard, source=run.name, run=str(run.id))
+    for child in run.child_runs:
+        _see_run(see, child)
+
+
+def _listen(probe: Probe, transcript: Transcript) -> None:
+    with transcript.attempt("invoke") as see:
+        hear = functools.partial(_see_run, see)
+        app = probe.runnable.with_listeners(on_end=hear, on_error=hear)
+        app.invoke(probe.input, probe.config)
+
+
+async def _alisten(probe: Probe, transcript: Transcript) -> None:
+    with transcript.attempt("ainvoke") as see:
+
+        async def hear(run: Any) -> None:
+            _see_run(see, run)
+
+        app = probe.runnable.with_alisteners(on_end=hear, on_error=hear)
+        await app.ainvoke(probe.input, probe.config)
+
+
+_AMBIENT: ContextVar[Any] = ContextVar("leak_kit_handler", default=None)
+
+
+@functools.cache
+def _register_ambient() -> None:
+    """Once per process, since a hook cannot be taken back; without a handler it does nothing."""
+    register_configure_hook(_AMBIENT, inheritable=True)
+
+
+@contextlib.contextmanager
+def _ambient(see: Attempt) -> Iterator[None]:
+    """Put a recording handler into the context, where every call below finds it."""
+    _register_ambient()
+    _, handler = _handlers(BaseCallbackHandler)[0]
+    token = _AMBIENT.set(handler(see))
+    try:
+        yield
+    finally:
+        _AMBIENT.reset(token)
+
+
+def _overhear(probe: Probe, transcript: Transcript) -> None:
+    with transcript.attempt("invoke") as see, _ambient(see):
+        probe.runnable.invoke(probe.input, probe.config)
+    with transcript.attempt("stream") as see, _ambient(see):
+        for _ in probe.runnable.stream(probe.input, probe.config):
+            pass
+
+
+async def _aoverhear(probe: Probe, transcript: Transcript) -> None:
+    with transcript.attempt("ainvoke") as see, _ambient(see):
+        await probe.runnable.ainvoke(probe.input, probe.config)
+    with transcript.attempt("astream") as see, _ambient(see):
+        async for _ in probe.runnable.astream(probe.input, probe.config):
+            pass
+
+
 CALLBACK_CHANNELS = (
     Channel("callbacks", "callbacks", _run, _arun(BaseCallbackHandler), speaks=False),
     Channel("async_callbacks", "callbacks", arun=_arun(AsyncCallbackHandler), speaks=False),
+    Channel("listeners", "callbacks", _listen, _alisten, speaks=False),
+    Channel(
+        "ambient_callbacks", "callbacks", _overhear, _aoverhear, speaks=False, by_default=False
+    ),
 )

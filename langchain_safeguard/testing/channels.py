@@ -55,6 +55,7 @@ class Channel:
         speaks: Whether an app that answers must be heard here. A silent channel then is a test
             that proves nothing. Not true of `custom` events, logs, callbacks.
         needs: Packages without which the channel is skipped.
+        by_default: Whether it runs without being named.
     """
 
     name: str
@@ -63,6 +64,7 @@ class Channel:
     arun: Callable[[Probe, Transcript], Awaitable[None]] | None = None
     speaks: bool = True
     needs: tuple[str, ...] = ()
+    by_default: bool = True
 
     @property
     def missing(self) -> list[str]:
@@ -78,10 +80,10 @@ def select(available: Iterable[Channel], wanted: Iterable[str] | None) -> list[C
     """
     channels = list(available)
     if wanted is None:
-        return channels
+        return [c for c in channels if c.by_default]
     names = {wanted} if isinstance(wanted, str) else set(wanted)
     allowed = [c.name for c in channels] + sorted({c.group for c in channels})
     for name in sorted(names):
         if name not in allowed:
             raise ConfigurationError.unknown("channel", name, allowed)
-    return [c for c in channels if c.name in names or c.group in names]
+    return [c for c in channels if c.name in names or (c.group in names and c.by_default)]

@@ -34,9 +34,12 @@ _ALL = (
     *PROCESS_CHANNELS,
 )
 
-CHANNELS: tuple[str, ...] = tuple(channel.name for channel in _ALL)
-"""Names of all channels, in the order they run. Groups, which `channels=` takes, too: `core`,
+CHANNELS: tuple[str, ...] = tuple(channel.name for channel in _ALL if channel.by_default)
+"""Names of the channels, in the order they run. Groups, which `channels=` takes, too: `core`,
 `events`, `callbacks`, `langgraph`, `langserve`, `process`."""
+
+OPTIONAL_CHANNELS: tuple[str, ...] = tuple(c.name for c in _ALL if not c.by_default)
+"""Names of the channels that run only when they are named."""
 
 
 class _Session:
@@ -140,7 +143,7 @@ def assert_no_leak(
         input: What leads to the unsafe answer. It may show up in channels, so it must not contain
             the secret.
         config: Config for each call, e.g. `configurable` values.
-        channels: Names of `CHANNELS` or of their groups to run. All, if left out.
+        channels: Names of `CHANNELS`, `OPTIONAL_CHANNELS` or of groups. `CHANNELS`, if left out.
         expect: What should come out instead, to prove that the channels were heard: a text, which
             must appear on every channel that carries answers, or exception types, for apps that
             block by raising.

@@ -27,7 +27,13 @@ from langchain_core.runnables import (
 )
 from pydantic import Field
 
-from langchain_safeguard.testing import CHANNELS, LeakError, aassert_no_leak, assert_no_leak
+from langchain_safeguard.testing import (
+    CHANNELS,
+    OPTIONAL_CHANNELS,
+    LeakError,
+    aassert_no_leak,
+    assert_no_leak,
+)
 
 SECRET = "mix the green powder"
 REFUSAL = "I can't help with that."
@@ -39,6 +45,7 @@ INSIDE = {
     "astream_log",
     "callbacks",
     "async_callbacks",
+    "listeners",
     "langgraph_messages",
     "langgraph_events_v3",
     "langserve_stream_log",
@@ -403,6 +410,16 @@ def test_custom_events_of_callbacks_and_graphs_are_heard() -> None:
         return REFUSAL
 
     assert leaking(RunnableLambda(write), channels=["langgraph_custom"]) == {"langgraph_custom"}
+
+
+def test_a_handler_in_the_context_is_heard_when_it_is_asked_for() -> None:
+    app = Guarded(inner=unsafe())
+    channels = ["ambient_callbacks", "invoke"]
+    assert leaking(app, input="hi", channels=channels) == {"ambient_callbacks"}
+    # It leaves nothing behind.
+    report = assert_no_leak(app, SECRET, input="hi", channels=["callbacks"])
+    assert set(report.channels) == {"callbacks", "async_callbacks", "listeners"}
+    assert set(OPTIONAL_CHANNELS) == {"ambient_callbacks"}
 
 
 def test_tracers_are_not_a_channel() -> None:
