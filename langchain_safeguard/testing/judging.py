@@ -58,6 +58,9 @@ def _judge_errors(account: ChannelReport, transcript: Transcript, expectation: E
         if not isinstance(error, expectation.errors):
             account.problems.append(f"raised {type(error).__name__}, which was not expected")
             return
+    # Behind HTTP the exception has no type, so that any will do where one is expected.
+    if transcript.refusals and not expectation.errors:
+        account.problems.append(f"failed ({transcript.refusals[0]}), which was not expected")
 
 
 def _judge_answer(

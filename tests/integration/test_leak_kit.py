@@ -266,6 +266,9 @@ def test_exceptions_on_some_channels_are_noted_or_fail_on_request() -> None:
     assert set(report.errors) == {"ainvoke", "abatch", "astream", "atransform"}
     with pytest.raises(LeakError, match="ainvoke: raised NotImplementedError"):
         assert_no_leak(app, SECRET, input="hi", channels=["core"], allow_errors=False)
+    channels = ["invoke", "langserve_invoke"]
+    with pytest.raises(LeakError, match=r"langserve_invoke: failed \(HTTP 500\)"):
+        assert_no_leak(app, SECRET, input="hi", channels=channels, allow_errors=False)
 
 
 def test_silence_proves_nothing() -> None:
