@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import math
+import sys
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from langchain_safeguard.errors import MissingExtraError
 from langchain_safeguard.evaluation.metrics import calibration_error, measure, recall_at_fpr
 
 ROWS = st.lists(st.tuples(st.booleans(), st.floats(0, 1)), min_size=1, max_size=40)
@@ -92,6 +94,12 @@ def test_calibration_error_by_hand() -> None:
 def test_lengths_must_agree() -> None:
     with pytest.raises(ValueError, match="2 labels, but 1 scores"):
         measure([True, False], [0.5])
+
+
+def test_a_missing_package_is_named_with_its_extra(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "sklearn", None)
+    with pytest.raises(MissingExtraError, match=r"langchain-safeguard\[evaluation\]"):
+        measure([True], [0.5])
 
 
 @given(ROWS)
