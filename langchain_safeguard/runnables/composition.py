@@ -17,18 +17,18 @@ them with those between guards bundled into `GuardedSteps`.
 from __future__ import annotations
 
 import sys
-from collections.abc import AsyncIterator, Iterator, Sequence
+from collections.abc import Sequence
 from types import FrameType
 from typing import Any
 
 from langchain_core.prompts import BasePromptTemplate
 from langchain_core.runnables import Runnable, RunnableConfig, RunnablePassthrough, RunnableSequence
 from langchain_core.runnables.base import RunnableBindingBase, coerce_to_runnable
-from langchain_core.runnables.config import patch_config
 from langchain_core.runnables.graph import Graph
 from pydantic import PrivateAttr
 
 from langchain_safeguard.errors import ConfigurationError
+from langchain_safeguard.runnables.closing import ClosingSequence, joined
 from langchain_safeguard.runnables.gate import Gate
 from langchain_safeguard.runnables.guarded_steps import GuardedSteps
 from langchain_safeguard.runnables.input_guard import InputGuard
@@ -37,7 +37,7 @@ from langchain_safeguard.runnables.kinds import is_model
 _BUILDERS = {RunnableSequence.__init__.__code__}
 
 
-class Composable(RunnableSequence[Any, Any]):
+class Composable(ClosingSequence):
     """A sequence with guards in it, which takes part in how it is composed."""
 
     @property
@@ -56,7 +56,7 @@ class Composable(RunnableSequence[Any, Any]):
         sequence = _under_construction()
         if sequence is None:
             return self.planned
-        if type(sequence) is RunnableSequence:
+        if type(sequence) in (RunnableSequence, ClosingSequence):
             # Both classes have the same layout, and the fields are not set yet.
             object.__setattr__(sequence, "__class__", GuardedSequence)
         elif not isinstance(sequence, GuardedSequence):
@@ -126,25 +126,6 @@ class GuardedSequence(Composable):
     def get_graph(self, config: RunnableConfig | None = None) -> Graph:
         """Draw the steps."""
         return super().get_graph(config) if self._planned[1:] else self.last.get_graph(config)
-
-    # The two below do what those of `RunnableSequence` do, which read the fields, not the steps.
-
-    def _transform(
-        self, inputs: Iterator[Any], run_manager: Any, config: RunnableConfig, **kwargs: Any
-    ) -> Iterator[Any]:
-        for number, step in enumerate(self._planned, start=1):
-            child = patch_config(config, callbacks=run_manager.get_child(f"seq:step:{number}"))
-            inputs = step.transform(inputs, child, **(kwargs if number == 1 else {}))
-        yield from inputs
-
-    async def _atransform(
-        self, inputs: AsyncIterator[Any], run_manager: Any, config: RunnableConfig, **kwargs: Any
-    ) -> AsyncIterator[Any]:
-        for number, step in enumerate(self._planned, start=1):
-            child = patch_config(config, callbacks=run_manager.get_child(f"seq:step:{number}"))
-            inputs = step.atransform(inputs, child, **(kwargs if number == 1 else {}))
-        async for chunk in inputs:
-            yield chunk
 
 
 class Closing(Composable):
@@ -236,13 +217,6 @@ def _closed_from_the_start(
         check_every=guard.check_every,
     )
     return [*front, bundle]
-
-
-def joined(steps: Sequence[Runnable[Any, Any]]) -> Runnable[Any, Any] | None:
-    """Return the steps as one."""
-    if len(steps) > 1:
-        return RunnableSequence(*steps)
-    return steps[0] if steps else None
 
 
 def _is_wrapped_guard(step: Any) -> bool:

@@ -15,11 +15,12 @@ from typing import Any
 
 from langchain_core.language_models import BaseChatModel
 from langchain_core.prompts import BasePromptTemplate
-from langchain_core.runnables import Runnable, RunnableSequence
+from langchain_core.runnables import Runnable
 from langchain_core.runnables.base import RunnableBindingBase
 
 from langchain_safeguard.chat_model import GuardedChatModel
 from langchain_safeguard.hushed import muted
+from langchain_safeguard.runnables.closing import ClosingSequence, joined
 from langchain_safeguard.runnables.flow import Plan
 
 
@@ -63,8 +64,7 @@ def _with_guarded_model(plan: Plan) -> Plan:
         on_block=plan.exit.on_block,
         check_every=plan.check_every,
     )
-    steps: Runnable[Any, Any] = RunnableSequence(*prompts, guarded) if prompts else guarded
-    return replace(plan, lead=_muted(plan.lead), steps=steps, exit=None)
+    return replace(plan, lead=_muted(plan.lead), steps=joined([*prompts, guarded]), exit=None)
 
 
 def _muted(steps: Runnable[Any, Any] | None) -> Runnable[Any, Any] | None:
@@ -72,7 +72,7 @@ def _muted(steps: Runnable[Any, Any] | None) -> Runnable[Any, Any] | None:
 
 
 def _parts(steps: Runnable[Any, Any]) -> list[Runnable[Any, Any]]:
-    return steps.steps if type(steps) is RunnableSequence else [steps]
+    return steps.steps if type(steps) is ClosingSequence else [steps]
 
 
 def _is_chat_model(runnable: Runnable[Any, Any]) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncGenerator, AsyncIterator, Generator, Iterator
+from contextlib import aclosing
 from typing import Any, cast
 
 from langchain_core.runnables import (
@@ -92,8 +93,10 @@ class GuardedSteps(RunnableSerializable[Any, Any]):
         async def inputs() -> AsyncIterator[Any]:
             yield input
 
-        async for chunk in self.atransform(inputs(), config, **kwargs):
-            yield chunk
+        chunks = self.atransform(inputs(), config, **kwargs)
+        async with aclosing(cast(Any, chunks)):
+            async for chunk in chunks:
+                yield chunk
 
     def transform(
         self, input: Iterator[Any], config: RunnableConfig | None = None, **kwargs: Any
@@ -110,8 +113,9 @@ class GuardedSteps(RunnableSerializable[Any, Any]):
         chunks = self._atransform_stream_with_config(
             input, cast(Any, self._astream), config, **kwargs
         )
-        async for chunk in chunks:
-            yield chunk
+        async with aclosing(cast(Any, chunks)):
+            async for chunk in chunks:
+                yield chunk
 
     def _invoke(self, value: Any, config: RunnableConfig, **kwargs: Any) -> Any:
         return Driver(self.plan, [config], kwargs).invoke(value)

@@ -10,7 +10,8 @@ from langchain_core.runnables.base import RunnableLike
 from pydantic import PrivateAttr
 
 from langchain_safeguard.errors import ConfigurationError
-from langchain_safeguard.runnables.composition import Closing, GuardedSequence, joined, written
+from langchain_safeguard.runnables.closing import joined
+from langchain_safeguard.runnables.composition import Closing, GuardedSequence, written
 from langchain_safeguard.runnables.flow import Mode
 from langchain_safeguard.runnables.gate import Gate, GuardLike, OnBlock, PolicyLike, Refusal
 from langchain_safeguard.runnables.guarded_steps import GuardedSteps
