@@ -14,7 +14,7 @@ from langchain_core.callbacks import (
 from langchain_core.language_models import BaseChatModel, BaseLLM, LanguageModelInput
 from langchain_core.messages import AIMessage, BaseMessage
 from langchain_core.outputs import ChatGeneration, ChatGenerationChunk, ChatResult
-from langchain_core.runnables import Runnable
+from langchain_core.runnables import Runnable, RunnableBinding
 from langchain_core.tools import BaseTool
 from pydantic import BaseModel, Field
 
@@ -107,11 +107,10 @@ class GuardedChatModel(WrappedChatModel):
         if tool_choice is not None:
             kwargs["tool_choice"] = tool_choice
         bound = cast(Any, self.model).bind_tools(tools, **kwargs)
-        inner = getattr(bound, "bound", None)
-        if not isinstance(inner, Runnable):
+        if not isinstance(bound, RunnableBinding):
             return self.model_copy(update={"model": bound})
         # A binding around a model is what agents look into for its tools.
-        binding = self.model_copy(update={"model": inner}).bind(**bound.kwargs)
+        binding = self.model_copy(update={"model": bound.bound}).bind(**bound.kwargs)
         return binding.with_config(bound.config) if bound.config else binding
 
     def with_structured_output(

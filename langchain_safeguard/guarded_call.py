@@ -272,14 +272,15 @@ def _as_chunk(message: AIMessage) -> AIMessageChunk:
     """Return the chunk of a model that does not stream, which answers with a whole message."""
     if isinstance(message, AIMessageChunk):
         return message
-    return AIMessageChunk(
+    chunk = AIMessageChunk(
         content=message.content,
         additional_kwargs=message.additional_kwargs,
         response_metadata=message.response_metadata,
         tool_calls=message.tool_calls,
         invalid_tool_calls=message.invalid_tool_calls,
-        usage_metadata=message.usage_metadata,
         id=message.id,
         name=message.name,
         chunk_position="last",
     )
+    # Unvalidated: the counts of a message from a cache can be incomplete.
+    return chunk.model_copy(update={"usage_metadata": message.usage_metadata})

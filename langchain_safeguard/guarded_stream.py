@@ -160,8 +160,8 @@ class _Answer:
     """An answer that grows: how to read it, join it, and what of it was let out."""
 
     def __init__(self, first: Any) -> None:
-        self._kind = str if isinstance(first, str) else type(first)
-        self.grows = isinstance(first, str | AIMessageChunk)
+        self._kind = next((k for k in (str, AIMessageChunk) if isinstance(first, k)), object)
+        self.grows = self._kind is not object
         self.whole: Any = None
         self.shown = ""
         self._new: list[Any] = []
@@ -184,10 +184,14 @@ class _Answer:
         return "\n".join(turn.text for turn in Conversation.of(chunk, "output").turns)
 
     def holds_calls(self, chunk: Any) -> bool:
-        return isinstance(chunk, AIMessageChunk) and (
-            bool(chunk.tool_call_chunks or chunk.tool_calls)
-            or "tool_calls" in chunk.additional_kwargs
-            or "function_call" in chunk.additional_kwargs
+        if not isinstance(chunk, AIMessageChunk):
+            return False
+        blocks = chunk.content if isinstance(chunk.content, list) else []
+        types = [str(block.get("type")) for block in blocks if isinstance(block, dict)]
+        return (
+            bool(chunk.tool_call_chunks or chunk.tool_calls or chunk.invalid_tool_calls)
+            or not chunk.additional_kwargs.keys().isdisjoint(("tool_calls", "function_call"))
+            or any("tool" in type or "function" in type or "json" in type for type in types)
         )
 
     def show(self, chunk: Any) -> _Emit:

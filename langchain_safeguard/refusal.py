@@ -21,6 +21,7 @@ RECORD = "safeguard"
 
 T = TypeVar("T")
 M = TypeVar("M", bound=BaseMessage)
+A = TypeVar("A", bound=AIMessage)
 
 _FACTS = ("model_name", "model", "model_provider", "system_fingerprint", "created", "service_tier")
 
@@ -32,12 +33,13 @@ def refusal_message(decision: Decision, like: BaseMessage | None = None) -> AIMe
         decision: Its text becomes the content; its summary, which has no text, the record.
         like: The withheld message, whose id and token counts are kept.
     """
-    return AIMessage(**_fields(decision, like))
+    return _counted(AIMessage(**_fields(decision, like)), like)
 
 
 def refusal_chunk(decision: Decision, like: BaseMessage | None = None) -> AIMessageChunk:
     """Make the last chunk of a stream that is withheld from here on; see `refusal_message`."""
-    return AIMessageChunk(**_fields(decision, like), chunk_position="last")
+    chunk = AIMessageChunk(**_fields(decision, like), chunk_position="last")
+    return _counted(chunk, like)
 
 
 def refused(decision: Decision, like: T) -> T:
@@ -63,12 +65,10 @@ def with_text(message: M, decision: Decision) -> M:
         decision: What was decided about it.
     """
     if isinstance(message, AIMessageChunk):
-        return cast(
-            M,
-            AIMessageChunk(**_fields(decision, message), chunk_position=message.chunk_position),
-        )
+        chunk = AIMessageChunk(**_fields(decision, message), chunk_position=message.chunk_position)
+        return cast(M, _counted(chunk, message))
     if isinstance(message, AIMessage):
-        return cast(M, AIMessage(**_fields(decision, message)))
+        return cast(M, refusal_message(decision, message))
     return _with_content(message, decision.text)
 
 
@@ -86,16 +86,16 @@ def rewritten_input(messages: Sequence[BaseMessage], decision: Decision) -> list
 
     That is what was said since the last answer, and it was judged as one text; so the last of these
     messages takes the whole of it. Results of tools stay as empty messages, since models insist on
-    an answer to each call.
+    an answer to each call; the beginning of an answer, if the caller made one, is dropped.
     """
     begin = _begin_of_judged(messages)
-    judged = [m for m in messages[begin:] if m.type != "system"]
-    *before, last = judged or messages[-1:]
+    judged = [m for m in messages[begin:] if m.type != "system"] or [*messages[begin:]]
+    last = next((m for m in reversed(judged) if not isinstance(m, AIMessage)), judged[-1])
     rewritten: list[BaseMessage] = []
     for message in messages[begin:]:
         if message is last:
             rewritten.append(_with_content(message, decision.text))
-        elif not any(message is other for other in before):
+        elif not any(message is other for other in judged):
             rewritten.append(message)
         elif isinstance(message, ToolMessage):
             rewritten.append(_with_content(message, ""))
@@ -132,6 +132,11 @@ def _fields(decision: Decision, like: BaseMessage | None) -> dict[str, Any]:
         **fields,
         "id": like.id,
         "name": like.name,
-        "usage_metadata": getattr(like, "usage_metadata", None),
         "response_metadata": {**metadata, **fields["response_metadata"]},
     }
+
+
+def _counted(message: A, like: BaseMessage | None) -> A:
+    """Add the token counts, unvalidated: those of a message from a cache can be incomplete."""
+    usage = getattr(like, "usage_metadata", None)
+    return message.model_copy(update={"usage_metadata": usage}) if usage else message
