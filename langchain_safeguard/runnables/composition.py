@@ -19,10 +19,16 @@ from __future__ import annotations
 import sys
 from collections.abc import Sequence
 from types import FrameType
-from typing import Any
+from typing import Any, cast
 
 from langchain_core.prompts import BasePromptTemplate
-from langchain_core.runnables import Runnable, RunnableConfig, RunnablePassthrough, RunnableSequence
+from langchain_core.runnables import (
+    Runnable,
+    RunnableConfig,
+    RunnablePassthrough,
+    RunnableSequence,
+    RunnableSerializable,
+)
 from langchain_core.runnables.base import RunnableBindingBase, coerce_to_runnable
 from langchain_core.runnables.graph import Graph
 from pydantic import PrivateAttr
@@ -87,7 +93,20 @@ def _under_construction() -> Any:
     return None
 
 
-class GuardedSequence(Composable):
+class _Bundling(RunnableSerializable[Any, Any]):
+    """Comes behind `RunnableSequence` in the order of base classes, so its constructor calls ours.
+
+    That is where we get to work in a sequence that becomes guarded while it is being built. (After
+    validation by pydantic, that is, which would make our `ConfigurationError` one of its own.)
+    """
+
+    def __init__(self, **fields: Any) -> None:
+        """Store the steps, and bundle them."""
+        super().__init__(**fields)
+        cast(GuardedSequence, self)._bundle()
+
+
+class GuardedSequence(Composable, _Bundling):
     """A chain with guards in it. Everything a `RunnableSequence` can do, it can do."""
 
     _written: list[Runnable[Any, Any]] = PrivateAttr(default_factory=list)
@@ -97,9 +116,7 @@ class GuardedSequence(Composable):
         """Take the steps as a `RunnableSequence` does."""
         super().__init__(*steps, name=name, **fields)
 
-    def model_post_init(self, context: Any, /) -> None:
-        """Find the guards, and bundle the steps between them."""
-        super().model_post_init(context)
+    def _bundle(self) -> None:
         self._written = [self.first, *self.middle, self.last]
         self._planned = bundled(self._written)
         # Whoever takes a sequence apart by its fields must find what is safe to run one by one.

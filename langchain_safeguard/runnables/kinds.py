@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from types import UnionType
-from typing import Any, Union, get_args, get_origin
+from typing import Any, Union, get_args, get_origin, get_type_hints
 
 from langchain_core.language_models import BaseChatModel, BaseLanguageModel, BaseLLM
 from langchain_core.messages import BaseMessage
@@ -41,7 +41,12 @@ def kind_of(runnable: Runnable[Any, Any]) -> Kind | None:
             told = [step for step in steps if type(step) is not RunnablePassthrough]
             return kind_of(told[-1]) if told else None
     try:
-        return _kind_of_type(runnable.OutputType)
+        output: Any = runnable.OutputType
+        if isinstance(output, str):
+            # A function from a module with `from __future__ import annotations`.
+            function = getattr(runnable, "func", None) or getattr(runnable, "afunc", None)
+            output = get_type_hints(function).get("return")
+        return _kind_of_type(output)
     except (TypeError, NameError, AttributeError):
         # Annotations that cannot be read say nothing.
         return None
