@@ -23,7 +23,7 @@ from langchain_safeguard.guarded_call import GuardedCall
 from langchain_safeguard.guarded_stream import OnBlock
 from langchain_safeguard.guards import Guard
 from langchain_safeguard.hushed import rebuilt
-from langchain_safeguard.llm_run import LLMRun, StreamedRun, children_of
+from langchain_safeguard.llm_run import LLMRun, OpeningRun, children_of
 from langchain_safeguard.policy import Policy
 from langchain_safeguard.safeguard import Safeguard
 from langchain_safeguard.wrapped_model import RUN, WrappedChatModel, chat_model_in
@@ -141,8 +141,8 @@ class GuardedChatModel(WrappedChatModel):
             )
         return chain
 
-    def _call(self, run: LLMRun | StreamedRun | None, stop: Any, kwargs: Any) -> GuardedCall:
-        run = run or kwargs.get(RUN)
+    def _call(self, run: LLMRun | OpeningRun | None, stop: Any, kwargs: Any) -> GuardedCall:
+        run = kwargs.get(RUN) or run
         options = {key: value for key, value in kwargs.items() if key != RUN}
         if stop is not None:
             # Only then: a `stop` that is bound to the inner model must not be overridden by None.

@@ -192,9 +192,28 @@ def _without_listeners(part: Runnable[Any, Any]) -> Runnable[Any, Any]:
     return part.model_copy(update=updates)
 
 
-def _is_loud(callbacks: list[BaseCallbackHandler] | BaseCallbackManager | None) -> bool:
-    handlers = callbacks if isinstance(callbacks, list) else getattr(callbacks, "handlers", ())
-    return not all(map(is_operators, handlers))
+def attached(runnable: Runnable[Any, Any]) -> list[BaseCallbackHandler]:
+    """Return the handlers that `muted` takes off a runnable, without its listeners."""
+    found: list[BaseCallbackHandler] = []
+
+    def look(part: Runnable[Any, Any]) -> Runnable[Any, Any]:
+        own = getattr(part, "__dict__", {})
+        settings = own.get("config")
+        bound = settings.get("callbacks") if isinstance(settings, dict) else None
+        for callbacks in (own.get("callbacks"), bound):
+            found.extend(h for h in _handlers(callbacks) if not is_operators(h) and h not in found)
+        return part
+
+    rebuilt(runnable, look)
+    return found
+
+
+def _is_loud(callbacks: Any) -> bool:
+    return not all(map(is_operators, _handlers(callbacks)))
+
+
+def _handlers(callbacks: Any) -> list[BaseCallbackHandler]:
+    return callbacks if isinstance(callbacks, list) else getattr(callbacks, "handlers", [])
 
 
 def rebuilt(

@@ -1,8 +1,9 @@
-"""Finding the run of a chat model from inside its `_stream`.
+"""Finding the run of a chat model from inside its `_generate` and `_stream`.
 
-`BaseChatModel.stream` opens a run, but does not tell `_stream` of it. What `_stream` does on its
-own (call another model, send an event) would then belong to no run, or to the one around.
-`StreamedRun` listens for the run's beginning, and gives out a config for its children.
+`BaseChatModel` opens a run, but does not tell `stream`'s `_stream` of it, and tells nobody of the
+caller's config. What they do on their own (call another model, send an event) would then belong to
+no run, and miss what was configured. `OpeningRun` listens for the run's beginning, and gives out a
+config for its children.
 """
 
 from __future__ import annotations
@@ -24,8 +25,8 @@ from langchain_core.runnables.config import ensure_config
 LLMRun = CallbackManagerForLLMRun | AsyncCallbackManagerForLLMRun
 
 
-class StreamedRun:
-    """A run that `stream` or `astream` is about to open.
+class OpeningRun:
+    """A run that a chat model is about to open.
 
     Args:
         config: The caller's config.
@@ -75,11 +76,11 @@ class _Seen(BaseCallbackHandler):
         self.run_id = self.run_id or run_id
 
 
-def children_of(run: LLMRun | StreamedRun | None) -> RunnableConfig:
+def children_of(run: LLMRun | OpeningRun | None) -> RunnableConfig:
     """Return the config for what a chat model does on its own inside its run."""
     if run is None:
         return RunnableConfig()
-    if isinstance(run, StreamedRun):
+    if isinstance(run, OpeningRun):
         return run.children()
     is_async = isinstance(run, AsyncCallbackManagerForLLMRun)
     manager = (AsyncCallbackManager if is_async else CallbackManager)(

@@ -8,25 +8,24 @@ from typing import Any, cast
 
 from langchain_core.callbacks import (
     AsyncCallbackManager,
-    AsyncCallbackManagerForLLMRun,
     CallbackManager,
-    CallbackManagerForLLMRun,
 )
 from langchain_core.language_models import BaseChatModel, LanguageModelInput, ModelProfile
 from langchain_core.language_models.base import LangSmithParams
-from langchain_core.messages import AIMessageChunk, BaseMessage
-from langchain_core.outputs import ChatResult
-from langchain_core.runnables import Runnable, RunnableConfig
+from langchain_core.messages import AIMessage, AIMessageChunk, BaseMessage
+from langchain_core.runnables import ConfigurableFieldSpec, Runnable, RunnableConfig
 
-from langchain_safeguard.hushed import is_operators
-from langchain_safeguard.llm_run import StreamedRun
+from langchain_safeguard.hushed import attached
+from langchain_safeguard.llm_run import OpeningRun
 
 RUN = "_safeguard_run"
 """The keyword under which `_stream` and `_generate` learn of their run; no one outside sees it."""
 
 
 class WrappedChatModel(BaseChatModel):
-    """A chat model around another one, whose `_stream` knows the run it belongs to.
+    """A chat model around another one, whose `_generate` and `_stream` know their run.
+
+    The base class tells them of the run only at times, and never of the caller's config.
 
     Attributes:
         model: The inner model, bound or not.
@@ -37,15 +36,16 @@ class WrappedChatModel(BaseChatModel):
     def __init__(self, **kwargs: Any) -> None:
         """Take over what the inner model has for those who watch its runs."""
         super().__init__(**kwargs)
-        inner = chat_model_in(self.model)
-        if inner is None:
-            return
-        attached = inner.callbacks
-        handlers = attached if isinstance(attached, list) else getattr(attached, "handlers", [])
         if self.callbacks is None:
-            self.callbacks = [handler for handler in handlers if not is_operators(handler)] or None
-        if self.tags is None:
+            self.callbacks = attached(self.model) or None
+        inner = chat_model_in(self.model)
+        if self.tags is None and inner is not None:
             self.tags = inner.tags
+
+    @property
+    def config_specs(self) -> list[ConfigurableFieldSpec]:
+        """List what of the inner model can be configured when it is called."""
+        return self.model.config_specs
 
     @property
     def _identifying_params(self) -> Mapping[str, Any]:
@@ -74,55 +74,53 @@ class WrappedChatModel(BaseChatModel):
         count = inner.get_num_tokens_from_messages if inner else None
         return (count or super().get_num_tokens_from_messages)(messages, tools)
 
+    def invoke(
+        self, input: LanguageModelInput, config: RunnableConfig | None = None, **kwargs: Any
+    ) -> AIMessage:
+        """Return the checked answer."""
+        run = OpeningRun(config, CallbackManager)
+        return super().invoke(input, run.config, **{**kwargs, RUN: run})
+
+    async def ainvoke(
+        self, input: LanguageModelInput, config: RunnableConfig | None = None, **kwargs: Any
+    ) -> AIMessage:
+        """Return the checked answer."""
+        run = OpeningRun(config, AsyncCallbackManager)
+        return await super().ainvoke(input, run.config, **{**kwargs, RUN: run})
+
     def stream(
-        self,
-        input: LanguageModelInput,
-        config: RunnableConfig | None = None,
-        *,
-        stop: list[str] | None = None,
-        **kwargs: Any,
+        self, input: LanguageModelInput, config: RunnableConfig | None = None, **kwargs: Any
     ) -> Iterator[AIMessageChunk]:
-        """Stream the checked answer."""
-        run = StreamedRun(config, CallbackManager)
-        yield from super().stream(input, run.config, stop=stop, **{**kwargs, RUN: run})
+        """Yield the checked answer."""
+        run = OpeningRun(config, CallbackManager)
+        yield from super().stream(input, run.config, **{**kwargs, RUN: run})
 
     async def astream(
-        self,
-        input: LanguageModelInput,
-        config: RunnableConfig | None = None,
-        *,
-        stop: list[str] | None = None,
-        **kwargs: Any,
+        self, input: LanguageModelInput, config: RunnableConfig | None = None, **kwargs: Any
     ) -> AsyncIterator[AIMessageChunk]:
-        """Stream the checked answer."""
-        run = StreamedRun(config, AsyncCallbackManager)
-        chunks = cast(Any, super()).astream(input, run.config, stop=stop, **{**kwargs, RUN: run})
+        """Yield the checked answer."""
+        run = OpeningRun(config, AsyncCallbackManager)
+        chunks = cast(Any, super()).astream(input, run.config, **{**kwargs, RUN: run})
         async with aclosing(chunks):
             async for chunk in chunks:
                 yield chunk
 
-    def _generate_with_cache(
-        self,
-        messages: list[BaseMessage],
-        stop: list[str] | None = None,
-        run_manager: CallbackManagerForLLMRun | None = None,
-        **kwargs: Any,
-    ) -> ChatResult:
-        # When somebody streams, the base class calls `_stream` without its run.
-        return super()._generate_with_cache(
-            messages, stop=stop, run_manager=run_manager, **{**kwargs, RUN: run_manager}
-        )
+    def stream_events(self, input: Any, config: RunnableConfig | None = None, **kwargs: Any) -> Any:
+        """Return the events of the checked answer, in any version of the protocol."""
+        if kwargs.get("version") == "v3":
+            # The other versions listen to `stream`.
+            run = OpeningRun(config, CallbackManager)
+            config, kwargs = run.config, {**kwargs, RUN: run}
+        return super().stream_events(input, config, **kwargs)
 
-    async def _agenerate_with_cache(
-        self,
-        messages: list[BaseMessage],
-        stop: list[str] | None = None,
-        run_manager: AsyncCallbackManagerForLLMRun | None = None,
-        **kwargs: Any,
-    ) -> ChatResult:
-        return await super()._agenerate_with_cache(
-            messages, stop=stop, run_manager=run_manager, **{**kwargs, RUN: run_manager}
-        )
+    def astream_events(
+        self, input: Any, config: RunnableConfig | None = None, **kwargs: Any
+    ) -> Any:
+        """Return the events of the checked answer, in any version of the protocol."""
+        if kwargs.get("version") == "v3":
+            run = OpeningRun(config, AsyncCallbackManager)
+            config, kwargs = run.config, {**kwargs, RUN: run}
+        return super().astream_events(input, config, **kwargs)
 
     def _get_invocation_params(
         self, stop: list[str] | None = None, **kwargs: Any

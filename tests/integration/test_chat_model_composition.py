@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
@@ -19,9 +20,12 @@ from langchain_core.globals import set_llm_cache
 from langchain_core.language_models.fake_chat_models import GenericFakeChatModel
 from langchain_core.messages import AIMessage, AIMessageChunk, BaseMessage, HumanMessage
 from langchain_core.prompts import ChatPromptTemplate
-from langchain_core.runnables import RunnableBinding, RunnableLambda
+from langchain_core.runnables import ConfigurableField, RunnableBinding, RunnableLambda
 from langchain_core.tools import tool
 from langchain_core.tracers.run_collector import RunCollectorCallbackHandler
+from langgraph.checkpoint.memory import InMemorySaver
+from langgraph.graph import START, MessagesState, StateGraph
+from langgraph.types import Command, interrupt
 from pydantic import BaseModel
 
 from langchain_safeguard import (
@@ -118,6 +122,28 @@ def test_a_model_with_handlers_of_its_own_is_clean() -> None:
     assert_no_leak(guarded(model), SECRET, input="hi", expect=REFUSAL, channels=channels)
     assert loud.tokens and SECRET not in "".join(map(str, loud.tokens))
     assert SECRET not in repr(loud.heard)
+
+
+@pytest.mark.parametrize("where", ["model", "binding", "retries"])
+def test_handlers_of_a_model_hear_what_was_checked(where: str) -> None:
+    loud = Tokens()
+    model: Any = StreamingChatModel(script=SAFE, callbacks=[loud] if where == "model" else None)
+    if where != "model":
+        model = model.with_config(callbacks=[loud])
+    app = guarded(model.with_retry() if where == "retries" else model)
+    [*app.stream("hi")]
+    assert "".join(loud.tokens) == SAFE
+    app.invoke("a bomb")
+    assert loud.heard[-1].generations[0][0].text == REFUSAL
+
+
+def test_a_setting_of_the_model_can_be_configured_when_it_is_called() -> None:
+    field = ConfigurableField(id="script")
+    app = guarded(StreamingChatModel(script=SAFE).configurable_fields(script=field))
+    assert [spec.id for spec in app.config_specs] == ["script"]
+    changed: Any = {"configurable": {"script": "Another answer."}}
+    assert app.invoke("hi", changed).text == "Another answer."
+    assert "".join(chunk.text for chunk in app.stream("hi", changed)) == "Another answer."
 
 
 def test_a_model_that_calls_another_without_its_config_is_clean() -> None:
@@ -464,6 +490,46 @@ def test_pictures_in_an_answer_are_not_passed_as_if_they_were_checked() -> None:
     strict = guarded(model, policy=Policy(on_unchecked="block"))  # type: ignore[arg-type]
     assert strict.invoke("hi").text == REFUSAL
     assert strict.invoke([HumanMessage(picture)]).response_metadata["safeguard"]["side"] == "input"
+
+
+def test_threads_do_not_mix_answers() -> None:
+    app = guarded(StreamingChatModel(script=lambda m: f"The answer to {m[-1].text} is here."))
+    with ThreadPoolExecutor(32) as pool:
+        answers = [*pool.map(lambda n: app.invoke(f"question {n}").text, range(64))]
+    assert answers == [f"The answer to question {n} is here." for n in range(64)]
+
+
+@pytest.mark.parametrize("mode", ["sequential", "parallel"])
+@pytest.mark.parametrize("call", ["invoke", "ainvoke"])
+def test_a_human_can_be_asked_inside_a_graph(mode: Any, call: str) -> None:
+    safeguard = Safeguard(
+        WordGuard(),
+        Policy(default="escalate"),  # type: ignore[arg-type]
+        handlers=[lambda request: interrupt(request.decision.decision_id)],
+    )
+    model = guard_model(StreamingChatModel(script=UNSAFE), safeguard=safeguard, mode=mode)
+
+    def node(state: Any) -> Any:
+        return {"messages": [model.invoke(state["messages"])]}
+
+    async def anode(state: Any) -> Any:
+        return {"messages": [await model.ainvoke(state["messages"])]}
+
+    graph = StateGraph(MessagesState)
+    graph.add_node("model", node if call == "invoke" else anode)
+    graph.add_edge(START, "model")
+    app = graph.compile(checkpointer=InMemorySaver())
+
+    def run(value: Any, thread: str) -> Any:
+        config: Any = {"configurable": {"thread_id": thread}}
+        if call == "invoke":
+            return app.invoke(value, config)
+        return asyncio.run(app.ainvoke(value, config))
+
+    for answer, text in [("allow", UNSAFE), ("block", REFUSAL)]:
+        asked = run({"messages": [("user", "hi")]}, answer)
+        assert asked["__interrupt__"] and SECRET not in repr(asked)
+        assert run(Command(resume=answer), answer)["messages"][-1].text == text
 
 
 def test_one_safeguard_can_be_shared() -> None:
