@@ -231,7 +231,7 @@ def test_a_block_raised_in_the_middle_closes_the_model() -> None:
 
 
 def test_a_consumer_that_leaves_closes_the_model(mode: Any) -> None:
-    model = StreamingChatModel(script=LONG)
+    model = StreamingChatModel(script=LONG, pause=0.002)
     answer = guarded(model, mode=mode).stream("hi")
     next(answer)
     answer.close()  # type: ignore[attr-defined]
@@ -239,7 +239,7 @@ def test_a_consumer_that_leaves_closes_the_model(mode: Any) -> None:
 
 
 async def test_an_async_consumer_that_leaves_closes_the_model(mode: Any) -> None:
-    model = StreamingChatModel(script=LONG)
+    model = StreamingChatModel(script=LONG, pause=0.002)
     answer = guarded(model, mode=mode).astream("hi")
     await anext(answer)
     await answer.aclose()  # type: ignore[attr-defined]
