@@ -51,8 +51,9 @@ class GuardedChatModel(WrappedChatModel):
 
     A blocked input is answered with a refusal, and the inner model is not called. A blocked answer
     is replaced by one; its tool calls and reasoning go with it. Streams are held back and checked
-    in windows; see `guarded_stream`. A chosen `n > 1` yields one answer. LangChain's response cache
-    works for the inner model (`ChatX(cache=...)`); what comes out of it is checked like any answer.
+    in windows; see `guarded_stream`. With `n > 1` there is still one answer. LangChain's response
+    cache works for the inner model only, and what comes out of it is checked like any answer.
+    Traces show the token counts of an answer on both runs; callbacks that count hear one of them.
 
     With `on_block="raise"`, mind that `with_retry()` asks again after a block and that
     `with_fallbacks()` then asks the fallback, unless told which exceptions to handle.

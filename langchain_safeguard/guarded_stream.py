@@ -77,21 +77,20 @@ def guarded_stream(
 ) -> Generator[Any]:
     """Yield the chunks of an answer, each once the text up to and beyond it has passed a check.
 
-    Texts (`str`) and chunks of AI messages are checked while they grow. Anything else is gathered
-    and judged once, as a whole. Tool calls leave only after the last check.
+    Texts and chunks of AI messages are checked while they grow; tool calls leave only after the
+    last check. Anything else is gathered, judged once, and leaves as one value.
 
     Args:
-        chunks: The unchecked answer. It is closed at a block, and when this generator is closed.
+        chunks: The unchecked answer; closed at a block, and when this generator is closed.
         prompt: What led to the answer.
         safeguard: What judges.
         config: The config of the guarded run; records go to its callbacks.
-        every: After how many new tokens, estimated, the answer is judged again.
+        every: After how many new tokens, estimated, it is judged again.
         on_block: Whether a block ends the stream with a refusal or with `ContentBlockedError`.
         refuse: Makes the refusal from a decision and a sample of the answer's type.
 
     Raises:
-        ContentBlockedError: The answer was blocked, and `on_block` is `"raise"` or no refusal of
-            its type can be made.
+        ContentBlockedError: At a block, if so asked or if no refusal of that type can be made.
     """
     plan = _plan(prompt, safeguard.policy.message, every, on_block, refuse)
     result: Any = None
@@ -110,9 +109,8 @@ def guarded_stream(
                 case _Draft(conversation):
                     result = safeguard.draft(conversation)
                 case _Check(conversation, verdicts):
-                    result = safeguard.check(
-                        conversation, side="output", config=config, verdicts=verdicts
-                    )
+                    options: Any = {"config": config, "verdicts": verdicts}
+                    result = safeguard.check(conversation, side="output", **options)
                 case _Stop():
                     close(chunks)
     finally:
