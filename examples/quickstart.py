@@ -100,7 +100,8 @@ def main() -> None:
     with console.status("Loading the chat model and the guard ..."):
         llm = load_chat_model()
         safeguard = Safeguard(audit=show)
-    console.print(f"Loaded SmolLM2-135M and the embedded guard in {time.perf_counter() - begin:.0f} s")
+    took = time.perf_counter() - begin
+    console.print(f"Loaded SmolLM2-135M and the embedded guard in {took:.0f} s")
     console.print(Panel("chain = prompt | InputGuard() | llm | OutputGuard()", expand=False))
 
     model = RunnableLambda(announce) | llm
