@@ -25,6 +25,8 @@ from langchain_safeguard.embedded.windows import Window, windows
 if TYPE_CHECKING:
     from langchain_safeguard.embedded.engine import WindowEngine
 
+WHOLE_TOKENS = 288
+"""A text up to this long is one window: two overlapping ones would cost nearly twice as much."""
 WINDOW_TOKENS = 224
 OVERLAP_TOKENS = 56
 PROMPT_CHARACTERS = 1200
@@ -93,7 +95,8 @@ class EmbeddedClassifier:
         elif passage.side == "output":
             prompt = ""
         offsets = self._engine.offsets(text)
-        places = windows(offsets, len(text), WINDOW_TOKENS, OVERLAP_TOKENS)
+        size = WHOLE_TOKENS if len(offsets) <= WHOLE_TOKENS else WINDOW_TOKENS
+        places = windows(offsets, len(text), size, OVERLAP_TOKENS)
         return [(text[p.start : p.end], prompt) for p in places], places, len(offsets)
 
     def _remembered(self, keys: dict[WindowKey, None]) -> dict[WindowKey, Scores]:

@@ -24,7 +24,7 @@ from langchain_safeguard.embedded.batches import (
     phrase_batch,
     word_batch,
 )
-from langchain_safeguard.embedded.model import HybridModel, build, category_scores
+from langchain_safeguard.embedded.model import VERDICTS, HybridModel, build, category_scores
 from langchain_safeguard.embedded.weights_file import read_weights
 from langchain_safeguard.errors import GuardLoadError
 
@@ -37,6 +37,10 @@ _WORD_LIMIT = 420
 _WORD_PROMPT, _PHRASE_PROMPT = 56, 80
 """Tokens of the prompt that each branch reads, as in training."""
 _BATCH_TOKENS = 2048
+_WORD_MOST = 6.0
+"""Label smoothing keeps the word branch's logits below about 5."""
+_SURE = -2.0
+"""Logit below which the cheap branches count as sure of a harmless window (12 %)."""
 _REPAIR = "Reinstall langchain-safeguard to repair it."
 
 
@@ -83,7 +87,7 @@ class WindowEngine:
     @torch.inference_mode()
     def score(self, windows: Sequence[tuple[str, str | None]]) -> NDArray[np.float32]:
         """Probabilities (windows, categories) of windows (text, prompt or None)."""
-        views = self.views(windows)
+        views = self.views(windows, needed_only=True)
         logits = self._model.mixed(None, views.phrase, views.grams)
         if views.word is not None:
             read = views.read
@@ -94,15 +98,31 @@ class WindowEngine:
         return found
 
     @torch.inference_mode()
-    def views(self, windows: Sequence[tuple[str, str | None]]) -> Views:
-        """Logits of the branches, before they are mixed."""
+    def views(self, windows: Sequence[tuple[str, str | None]], needed_only: bool = False) -> Views:
+        """Logits of the branches, before they are mixed.
+
+        Args:
+            windows: Texts, each with the prompt it answers or None.
+            needed_only: Spare the word branch, the dearest, where it can't change a verdict.
+        """
         phrase, grams = self._phrase(windows), self._model.grams(windows)
         latin = [self._latin_part(text) for text, _ in windows]
-        read = [index for index, part in enumerate(latin) if part is not None]
+        open_ = self._open(phrase, grams) if needed_only else [True] * len(windows)
+        read = [i for i, part in enumerate(latin) if part is not None and open_[i]]
         word = None
         if read:
             word = self._word([(latin[index] or "", windows[index][1]) for index in read])
         return Views(word, read, phrase, grams)
+
+    def _open(self, phrase: Tensor, grams: Tensor) -> list[bool]:
+        """Whether the verdict on each window still depends on the word branch.
+
+        It does not when the other two are sure that the window is harmless and even the highest
+        logits the word branch ever gives would leave the mix below one half.
+        """
+        alone = self._model.mixed(None, phrase, grams)[:, VERDICTS].amax(1)
+        most = self._model.mixed(torch.full_like(phrase, _WORD_MOST), phrase, grams)
+        return ((alone > _SURE) | (most[:, VERDICTS].amax(1) > 0.0)).tolist()
 
     @staticmethod
     def _latin_part(text: str) -> str | None:

@@ -25,6 +25,8 @@ from langchain_safeguard.embedded.weights_file import Weights, restore
 
 GRAM_OUTPUTS = (0, len(OUTPUTS) - 2, len(OUTPUTS) - 1)
 """The n-gram model knows harm and the two attacks; categories are left to the encoders."""
+VERDICTS = list(GRAM_OUTPUTS)
+"""The outputs that decide; the categories only share out the probability of harm."""
 
 _TABLES = ("word.encoder.words", "phrase.encoder.pieces")
 KEEP_PACKED = frozenset(f"{name}.weight" for name in _TABLES)
@@ -99,14 +101,11 @@ class HybridModel(nn.Module):
     def mixed(self, word: Tensor | None, phrase: Tensor, grams: Tensor) -> Tensor:
         """Calibrated logits (B, L) from those of the branches; `grams` is (B, 3)."""
         wide = torch.zeros_like(phrase)
-        wide[:, list(GRAM_OUTPUTS)] = grams
-        if word is None:
-            mix, offset = self.without_word_mix, self.without_word_offset
-            word = torch.zeros_like(phrase)
-        else:
-            mix, offset = self.with_word_mix, self.with_word_offset
-        views = torch.stack([word, phrase, wide])
-        return (views * cast(Tensor, mix)[:, None, :]).sum(0) + cast(Tensor, offset)
+        wide[:, VERDICTS] = grams
+        name = "without_word" if word is None else "with_word"
+        views = torch.stack([torch.zeros_like(phrase) if word is None else word, phrase, wide])
+        mix, offset = (cast(Tensor, getattr(self, f"{name}_{part}")) for part in ("mix", "offset"))
+        return (views * mix[:, None, :]).sum(0) + offset
 
 
 def build(weights: Weights) -> HybridModel:

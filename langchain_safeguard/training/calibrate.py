@@ -59,6 +59,9 @@ def fit_mix(
     return functional.softplus(raw).detach(), offset.detach()
 
 
-def offset_for(scores: Tensor, share: float) -> float:
-    """What to add to harmless logits (rows,) so that `share` of them stay above zero."""
-    return -float(torch.quantile(scores, 1.0 - share))
+def shift_for(scores: Tensor, weights: Tensor, share: float) -> float:
+    """What to add to harmless logits (rows,) so that `share` of their weight stays above zero."""
+    order = scores.argsort(descending=True)
+    above = weights[order].cumsum(0) / weights.sum()
+    place = int((above <= share).sum().clamp(max=len(scores) - 1))
+    return -float(scores[order][place])

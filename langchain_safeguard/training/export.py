@@ -14,7 +14,7 @@ from langchain_safeguard.embedded.labels import OUTPUTS
 from langchain_safeguard.embedded.weights_file import write_weights
 
 Mix = dict[str, Tensor]
-"""`with_word_mix` (3, L), `with_word_offset` (L,), and the same for `without_word`."""
+"""`with_word_mix` (3, L), `with_word_offset` (L,); the same for `without_word`."""
 
 
 def even_mix() -> Mix:

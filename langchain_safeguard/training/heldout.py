@@ -7,7 +7,6 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -15,7 +14,7 @@ from langchain_safeguard.embedded.engine import WindowEngine
 from langchain_safeguard.embedded.labels import OUTPUTS
 from langchain_safeguard.embedded.model import GRAM_OUTPUTS
 from langchain_safeguard.embedded.normalize import normalize
-from langchain_safeguard.training.calibrate import fit_mix, row_weights
+from langchain_safeguard.training.calibrate import fit_mix, row_weights, shift_for
 from langchain_safeguard.training.export import Mix, even_mix
 from langchain_safeguard.training.rows import Row, targets
 
@@ -66,18 +65,25 @@ def look(engine: WindowEngine, rows: Sequence[Row], chunk: int = 256) -> HeldOut
     return HeldOut(rows, word, torch.cat(phrase), torch.cat(grams))
 
 
-def fit(held: HeldOut, harmless: float = 1.0) -> Mix:
-    """Mixing weights and offsets of harm and the two attacks; categories keep the plain mean."""
+def fit(held: HeldOut, natural: Tensor, false_alarms: float = 0.02) -> Mix:
+    """Fit the mix and the operating point.
+
+    Args:
+        held: Logits of the branches on held-out rows.
+        natural: Weight of each row (rows,) that undoes the sampling by file.
+        false_alarms: Share of harmless rows, of each language, that may score 0.5 or more.
+    """
     mix = even_mix()
     truth, known = (torch.from_numpy(part) for part in targets(held.rows))
-    weights = row_weights(held.rows, harmless)
-    korean = torch.from_numpy(np.array([row.korean for row in held.rows]))
+    weights = row_weights(held.rows, 1.0)
+    korean = torch.tensor([row.korean for row in held.rows])
     readable = ~held.word[:, 0].isnan() & ~korean
     # Without the word branch it is Korean that counts; English rows only steady the fit.
     alone = weights * torch.where(korean, 3.0, 1.0)
-    for name, rows, importance, branches in (
-        ("with_word", readable, weights, [0, 1, 2]),
-        ("without_word", torch.ones_like(korean), alone, [1, 2]),
+    every = torch.ones_like(korean)
+    for name, rows, importance, branches, counted in (
+        ("with_word", readable, weights, [0, 1, 2], readable),
+        ("without_word", every, alone, [1, 2], korean),
     ):
         for column, output in enumerate(GRAM_OUTPUTS):
             chosen = rows & (known[:, output] > 0)
@@ -87,4 +93,37 @@ def fit(held: HeldOut, harmless: float = 1.0) -> Mix:
             mix[f"{name}_mix"][:, output] = 0.0
             mix[f"{name}_mix"][branches, output] = weight
             mix[f"{name}_offset"][output] = offset
+        harmless = counted & torch.tensor([not row.unsafe for row in held.rows])
+        _shift(mix, name, held, harmless, natural, false_alarms)
     return mix
+
+
+def mixed(mix: Mix, name: str, held: HeldOut) -> Tensor:
+    """Logits (rows, L) as `HybridModel.mixed` computes them."""
+    wide = torch.zeros_like(held.phrase)
+    wide[:, list(GRAM_OUTPUTS)] = held.grams
+    views = torch.stack([held.word.nan_to_num(), held.phrase, wide])
+    return (views * mix[f"{name}_mix"][:, None]).sum(0) + mix[f"{name}_offset"]
+
+
+def _shift(
+    mix: Mix, name: str, held: HeldOut, harmless: Tensor, natural: Tensor, share: float
+) -> None:
+    """Lower the offsets until at most `share` of the harmless rows are false alarms."""
+    weights = natural[harmless]
+    for output in GRAM_OUTPUTS[1:]:
+        move = shift_for(mixed(mix, name, held)[harmless, output], weights, share / 8)
+        mix[f"{name}_offset"][output] += min(0.0, move)
+    logits = mixed(mix, name, held)[harmless]
+    quiet = logits[:, GRAM_OUTPUTS[1:]].amax(1) < 0
+    rest = share - float((weights * ~quiet).sum() / weights.sum())
+    harm = torch.where(quiet, logits[:, 0], torch.full_like(logits[:, 0], -100.0))
+    mix[f"{name}_offset"][0] += min(0.0, shift_for(harm, weights, rest))
+
+
+def natural_weights(chosen: Sequence[Row], whole: Sequence[Row]) -> Tensor:
+    """Weights (chosen,) that give every file its share in `whole`, harmful and harmless apart."""
+    sizes = Counter((row.file, row.unsafe) for row in whole)
+    taken = Counter((row.file, row.unsafe) for row in chosen)
+    shares = [sizes[row.file, row.unsafe] / taken[row.file, row.unsafe] for row in chosen]
+    return torch.tensor(shares)

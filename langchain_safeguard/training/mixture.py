@@ -46,6 +46,9 @@ CAPS: dict[str, int] = {
 }
 """Rows of a file per epoch; a file not named here gives all it has."""
 
+REPEATS: dict[str, int] = {"deepset": 3, "kosbi_valid": 2, "mlc_kr": 2, "cse_kr": 2, "pairs": 2}
+"""Small files that nothing replaces are seen several times an epoch."""
+
 
 def epoch(rows: Sequence[Row], seed: int, per_group: int = 160) -> list[int]:
     """Row indices of one epoch, shuffled: at most `per_group` of a group, capped by file."""
@@ -59,6 +62,6 @@ def epoch(rows: Sequence[Row], seed: int, per_group: int = 160) -> list[int]:
         for group in files[name].values():
             found += rng.sample(group, min(len(group), per_group))
         rng.shuffle(found)
-        chosen += found[: CAPS.get(name, len(found))]
+        chosen += found[: CAPS.get(name, len(found))] * REPEATS.get(name, 1)
     rng.shuffle(chosen)
     return chosen

@@ -23,14 +23,14 @@ from langchain_safeguard.training.encode import phrase_batch, word_batch
 from langchain_safeguard.training.export import Mix, branch_state, even_mix, export
 from langchain_safeguard.training.fit import FitSettings, Fitter
 from langchain_safeguard.training.grams import fit_grams
-from langchain_safeguard.training.prose import prose_rows
+from langchain_safeguard.training.prose import pair_rows, prose_rows
 from langchain_safeguard.training.rows import Row, held_out, read_folder
 from langchain_safeguard.training.vocabulary import choose_pieces
 
 GRAM_BITS = 19
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Plan:
     """What to train on and for how long.
 
@@ -39,14 +39,14 @@ class Plan:
         out: Folder for checkpoints; the result is in its sub-folder `weights`.
         word_rows: Rows that the word branch sees in all (an epoch is about 50,000).
         phrase_rows: Rows that the phrase branch sees in all (an epoch is about 70,000).
-        prose: Add the prose rows written for this project.
+        prose: Add the prose and pairs written for this project.
         seed: Of everything random.
     """
 
     data: Path
     out: Path
-    word_rows: int = 60_000
-    phrase_rows: int = 135_000
+    word_rows: int = 55_000
+    phrase_rows: int = 125_000
     prose: bool = True
     seed: int = 7
 
@@ -61,7 +61,7 @@ class Pipeline:
         rows = read_folder(plan.data)
         rows += list(as_inputs(rows))
         if plan.prose:
-            rows += list(prose_rows())
+            rows += [*prose_rows(), *pair_rows()]
         self.train = [row for row in rows if not held_out(row)]
         self.held = [row for row in rows if held_out(row)]
 
@@ -135,7 +135,8 @@ class Pipeline:
             export(draft, branches, even_mix(), self.tokenizers())
             rows: list[Row] = heldout.sample(self.held)
             print(f"calibrate: {len(rows)} held-out rows", flush=True)
-            torch.save(heldout.fit(heldout.look(WindowEngine.load(draft), rows)), path)
+            held = heldout.look(WindowEngine.load(draft), rows)
+            torch.save(heldout.fit(held, heldout.natural_weights(rows, self.held)), path)
         mix: Mix = torch.load(path, weights_only=True)
         return mix
 

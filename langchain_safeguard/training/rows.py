@@ -87,7 +87,15 @@ def read_folder(folder: Path) -> list[Row]:
     if not paths:
         msg = f"No .jsonl or .jsonl.gz files below {folder}"
         raise FileNotFoundError(msg)
-    return [row for path in paths for row in read_rows(path)]
+    return [row for path in paths for row in read_rows(path) if usable(row)]
+
+
+def usable(row: Row) -> bool:
+    """Whether a row's label says what we mean by it.
+
+    EDOS asks only whether a text is sexist: what is not may be hateful in another way.
+    """
+    return row.unsafe or row.file != "edos"
 
 
 def targets(rows: Sequence[Row]) -> tuple[np.ndarray, np.ndarray]:
