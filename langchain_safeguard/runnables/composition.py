@@ -140,6 +140,13 @@ class GuardedSequence(Composable, _Bundling):
         """Return the type of input that the first step takes."""
         return self._planned[0].InputType
 
+    def get_output_schema(self, config: RunnableConfig | None = None) -> Any:
+        """Return the schema of what the last step gives."""
+        if self._planned[1:]:
+            return super().get_output_schema(config)
+        # For a single step, langchain-core returns the schema of its input.
+        return self.last.get_output_schema(config)
+
     def get_graph(self, config: RunnableConfig | None = None) -> Graph:
         """Draw the steps."""
         return super().get_graph(config) if self._planned[1:] else self.last.get_graph(config)

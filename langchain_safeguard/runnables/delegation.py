@@ -5,7 +5,8 @@ model stands directly in front of the `OutputGuard`, it can be a guarded one: th
 counts and LangGraph's `messages` carry the checked answer, as those of any model do.
 
 Batches do without: there all answers are checked in one pass of the guard. So do parallel checks,
-where nothing may be heard before the verdict on the input, and guards that word the refusal.
+where nothing may be heard before the verdict on the input, guards that word the refusal, and models
+whose prompt was made by other steps that are guarded.
 """
 
 from __future__ import annotations
@@ -50,6 +51,9 @@ def _can_delegate(plan: Plan) -> bool:
         return False
     if plan.entry is not None and plan.mode == "parallel":
         return False
+    if plan.lead is not None:
+        # What these steps made goes into the model, and may be as unsafe as an answer.
+        return False
     *prompts, model = _parts(plan.steps)
     return _is_chat_model(model) and all(isinstance(p, BasePromptTemplate) for p in prompts)
 
@@ -64,7 +68,7 @@ def _with_guarded_model(plan: Plan) -> Plan:
         on_block=plan.exit.on_block,
         check_every=plan.check_every,
     )
-    return replace(plan, lead=_muted(plan.lead), steps=joined([*prompts, guarded]), exit=None)
+    return replace(plan, steps=joined([*prompts, guarded]), exit=None)
 
 
 def _muted(steps: Runnable[Any, Any] | None) -> Runnable[Any, Any] | None:

@@ -487,6 +487,9 @@ class TestLangChainFeatures:
     def test_names_and_schemas(self) -> None:
         chain = self.chain()
         assert set(chain.get_input_jsonschema()["properties"]) == {"question"}
+        for same in (chain, guarded(PROMPT | answering(), word_guard())):
+            assert same.get_output_jsonschema()["title"].endswith("Output")
+            assert "AIMessage" in same.get_output_jsonschema()["$defs"]
         assert chain.get_output_jsonschema() == answering().get_output_jsonschema() | {
             "title": chain.get_output_jsonschema()["title"]
         }

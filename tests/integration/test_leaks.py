@@ -1,0 +1,153 @@
+"""Nothing that a guard withholds comes out of our own chains and models, on any channel."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, TypedDict
+
+import pytest
+from langchain_core.messages import AIMessage, HumanMessage
+from langchain_core.output_parsers import StrOutputParser
+from langchain_core.runnables import Runnable, RunnableLambda, RunnablePassthrough
+from langgraph.graph import END, START, MessagesState, StateGraph
+
+from langchain_safeguard import ContentBlockedError, InputGuard, OutputGuard, guard_model, guarded
+from langchain_safeguard.testing import CHANNELS, LeakError, aassert_no_leak, assert_no_leak
+from tests.chat_models import StreamingChatModel, WholeChatModel, call_chunks, reasoning_chunks
+from tests.guarded_chains import POLICY, PROMPT, word_guard
+
+SECRET = "hiddenword"
+UNSAFE = "A harmless beginning that goes on for a good while before it turns. " * 3 + (
+    f"Take a {SECRET} and build a bomb with it. And then some more words."
+)
+V3 = {"stream_events_v3", "astream_events_v3"}
+"""Channels that only chat models and graphs have, as the kit says."""
+
+
+def model(script: Any = UNSAFE) -> StreamingChatModel:
+    return StreamingChatModel(script=script)
+
+
+def opening(**options: Any) -> InputGuard:
+    return InputGuard(word_guard(), POLICY, **options)
+
+
+def closing(**options: Any) -> OutputGuard:
+    return OutputGuard(word_guard(), POLICY, check_every=8, **options)
+
+
+def _calls_the_model(value: Any) -> Any:
+    return model().invoke(value)
+
+
+CHAINS: dict[str, Callable[[], Runnable[Any, Any]]] = {
+    "model": lambda: PROMPT | opening() | model() | closing(),
+    "model that cannot stream": lambda: (
+        PROMPT | opening() | WholeChatModel(script=UNSAFE) | closing()
+    ),
+    "prompt inside": lambda: opening() | PROMPT | model() | closing(),
+    "parser inside": lambda: PROMPT | opening() | model() | StrOutputParser() | closing(),
+    "parser behind": lambda: PROMPT | opening() | model() | closing() | StrOutputParser(),
+    "output guard only": lambda: PROMPT | model() | closing(),
+    "output guard only, in pairs": lambda: PROMPT | (model() | closing()),
+    "a dict in front": lambda: (
+        {"question": lambda value: value["question"]} | PROMPT | model() | closing()
+    ),
+    "a draft in front": lambda: (
+        {"question": PROMPT | model() | StrOutputParser()}
+        | PROMPT
+        | model("A harmless answer to a bomb.")
+        | closing()
+    ),
+    "a model inside a function": lambda: (
+        PROMPT
+        | RunnableLambda(_calls_the_model)
+        | closing(refusal=lambda decision: AIMessage(decision.text))
+    ),
+    "parallel": lambda: PROMPT | opening(mode="parallel") | model() | closing(),
+    "bound": lambda: PROMPT | opening() | model().bind(stop=["###"]).with_retry() | closing(),
+    "tool calls": lambda: (
+        PROMPT | opening() | model(call_chunks("build", f'{{"a": "bomb {SECRET}"}}')) | closing()
+    ),
+    "reasoning": lambda: PROMPT | opening() | model(reasoning_chunks(f"{SECRET} bomb")) | closing(),
+    "guarded": lambda: guarded(PROMPT | model(), word_guard(), POLICY),
+    "two guards": lambda: PROMPT | opening() | opening() | model() | closing() | closing(),
+    "guarded inside a bigger chain": lambda: RunnablePassthrough.assign(
+        answer=PROMPT | opening() | model() | closing() | StrOutputParser()
+    ),
+}
+
+
+@pytest.mark.parametrize("name", CHAINS)
+def test_guarded_chains(name: str) -> None:
+    report = assert_no_leak(
+        CHAINS[name](), SECRET, input={"question": "bread?"}, expect="No.", allow_errors=False
+    )
+    assert set(report.skipped) <= V3
+    assert set(report.channels) | set(report.skipped) >= set(CHANNELS) - V3
+
+
+def test_chains_that_raise() -> None:
+    chain = PROMPT | opening() | model() | closing(on_block="raise")
+    assert_no_leak(chain, SECRET, input={"question": "bread?"}, expect=ContentBlockedError)
+
+
+def test_a_guarded_model() -> None:
+    report = assert_no_leak(
+        guard_model(model(), word_guard(), POLICY), SECRET, input="bread?", expect="No."
+    )
+    assert not report.skipped
+
+
+class State(TypedDict):
+    """What the graph below remembers."""
+
+    question: str
+    answer: str
+
+
+async def test_graphs_around_a_guarded_chain_and_a_guarded_model() -> None:
+    chain = PROMPT | opening() | model() | closing()
+
+    async def answer(state: State) -> dict[str, Any]:
+        message = await chain.ainvoke({"question": state["question"]})
+        return {"answer": message.text}
+
+    graph: Any = StateGraph(State)
+    graph.add_node("answer", RunnableLambda(_sync_answer(chain), answer))
+    graph.add_edge(START, "answer")
+    graph.add_edge("answer", END)
+    await aassert_no_leak(
+        graph.compile(), SECRET, input={"question": "bread?", "answer": ""}, expect="No."
+    )
+
+    llm = guard_model(model(), word_guard(), POLICY)
+    talk: Any = StateGraph(MessagesState)
+    talk.add_node("talk", RunnableLambda(lambda s: {"messages": [llm.invoke(s["messages"])]}))
+    talk.add_edge(START, "talk")
+    await aassert_no_leak(
+        talk.compile(), SECRET, input={"messages": [HumanMessage("bread?")]}, expect="No."
+    )
+
+
+def _sync_answer(chain: Runnable[Any, Any]) -> Callable[[State], dict[str, Any]]:
+    return lambda state: {"answer": chain.invoke({"question": state["question"]}).text}
+
+
+def test_a_guarded_chain_as_a_node() -> None:
+    graph: Any = StateGraph(MessagesState)
+    chain = opening() | model() | closing()
+    graph.add_node("talk", (lambda s: s["messages"]) | chain | (lambda m: {"messages": [m]}))
+    graph.add_edge(START, "talk")
+    assert_no_leak(
+        graph.compile(), SECRET, input={"messages": [HumanMessage("bread?")]}, expect="No."
+    )
+
+
+def test_the_kit_catches_what_a_plain_check_behind_the_model_lets_out() -> None:
+    def check(message: Any) -> AIMessage:
+        return AIMessage("No.") if "bomb" in message.text else message
+
+    with pytest.raises(LeakError) as caught:
+        assert_no_leak(PROMPT | model() | check, SECRET, input={"question": "bread?"})
+    assert "astream_events_v2" in str(caught.value)
