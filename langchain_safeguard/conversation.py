@@ -38,6 +38,9 @@ _ROLE_OF_MESSAGE: dict[str, Role] = {
     "function": "tool",
 }
 _TEXT_KEYS = ("text", "reasoning", "thinking", "refusal")
+_BESIDE_CONTENT = ("reasoning_content", "reasoning", "reasoning_details", "thinking", "refusal")
+"""Where providers put words of the model beside its content, in `additional_kwargs`."""
+_WORDLESS_KEYS = {"type", "id", "format", "signature", "data", "encrypted_content"}
 _CALL_BLOCKS = {"tool_call", "tool_call_chunk", "invalid_tool_call", "tool_use", "function_call"}
 
 
@@ -204,9 +207,13 @@ def _turn_of(message: BaseMessage) -> Turn:
     calls = [_call(call) for call in _calls_of(message)]
     text: list[str] = []
     unchecked: list[str] = []
-    reasoning = message.additional_kwargs.get("reasoning_content")
-    if isinstance(reasoning, str):
-        text.append(reasoning)
+    beside = message.additional_kwargs
+    for key in _BESIDE_CONTENT:
+        text += _strings(beside.get(key))
+    if isinstance(beside.get("audio"), Mapping):
+        text += _strings(beside["audio"].get("transcript"))
+    if isinstance(beside.get("function_call"), Mapping) and not calls:
+        calls.append(_call(beside["function_call"]))
     blocks = [message.content] if isinstance(message.content, str) else message.content
     for block in blocks:
         if isinstance(block, str):
@@ -245,6 +252,18 @@ def _texts(block: Mapping[str, Any]) -> Iterable[str]:
         for part in summary:
             if isinstance(part, Mapping):
                 yield from _texts(part)
+
+
+def _strings(value: object) -> Iterable[str]:
+    if isinstance(value, str):
+        yield value
+    elif isinstance(value, Mapping):
+        for key, item in value.items():
+            if key not in _WORDLESS_KEYS:
+                yield from _strings(item)
+    elif isinstance(value, Sequence) and not isinstance(value, bytes | bytearray):
+        for item in value:
+            yield from _strings(item)
 
 
 def _is_bookkeeping(block: Mapping[str, Any]) -> bool:

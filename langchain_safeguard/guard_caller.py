@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Sequence
-from typing import Any, TypeVar
+import time
+from collections.abc import Sequence
+from typing import Any
 
 from tenacity import (
     AsyncRetrying,
@@ -19,11 +20,9 @@ from langchain_safeguard.conversation import Conversation
 from langchain_safeguard.errors import GuardOutputError, GuardTimeoutError
 from langchain_safeguard.guards.base import Guard
 from langchain_safeguard.taxonomy import Side
-from langchain_safeguard.threads import in_thread
 from langchain_safeguard.verdict import Verdict
 
 logger = logging.getLogger(__name__)
-T = TypeVar("T")
 
 
 class GuardCaller:
@@ -31,7 +30,7 @@ class GuardCaller:
 
     Args:
         guard: The guard.
-        timeout: The seconds one attempt may take; `None` waits for ever.
+        timeout: The seconds all attempts may take together; `None` waits for ever.
         attempts: How often to ask when the failure is transient (`GuardError.is_retryable`).
         limit: The longest text, in characters, that is judged.
     """
@@ -67,32 +66,49 @@ class GuardCaller:
     def _ask(self, conversations: Sequence[Conversation], side: Side) -> list[Verdict]:
         """Judge; a batch that fails as a whole is asked one by one."""
         try:
-            return Retrying(**self._retry)(self._once, conversations, side)
+            return Retrying(**self._retry)(self._once, conversations, side, self._deadline())
         except Exception as error:
-            if len(conversations) == 1:
-                return [self._failed(error)]
+            if len(conversations) == 1 or isinstance(error, GuardTimeoutError):
+                return [self._failed(error)] * len(conversations)
         return [self._ask([conversation], side)[0] for conversation in conversations]
 
     async def _aask(self, conversations: Sequence[Conversation], side: Side) -> list[Verdict]:
         """Judge; a batch that fails as a whole is asked one by one."""
         try:
-            return await AsyncRetrying(**self._retry)(self._aonce, conversations, side)
+            retry = AsyncRetrying(**self._retry)
+            return await retry(self._aonce, conversations, side, self._deadline())
         except Exception as error:
-            if len(conversations) == 1:
-                return [self._failed(error)]
+            if len(conversations) == 1 or isinstance(error, GuardTimeoutError):
+                return [self._failed(error)] * len(conversations)
         return [(await self._aask([conversation], side))[0] for conversation in conversations]
 
-    def _once(self, conversations: Sequence[Conversation], side: Side) -> list[Verdict]:
-        verdicts = within(self._timeout, lambda: self.guard.check(conversations, side))
+    def _once(
+        self, conversations: Sequence[Conversation], side: Side, deadline: float | None
+    ) -> list[Verdict]:
+        verdicts = self.guard.check_within(conversations, side, self._left(deadline))
         return self._sound(verdicts, len(conversations))
 
-    async def _aonce(self, conversations: Sequence[Conversation], side: Side) -> list[Verdict]:
+    async def _aonce(
+        self, conversations: Sequence[Conversation], side: Side, deadline: float | None
+    ) -> list[Verdict]:
         try:
-            async with asyncio.timeout(self._timeout):
+            async with asyncio.timeout(self._left(deadline)):
                 verdicts = await self.guard.acheck(conversations, side)
         except TimeoutError:
-            raise GuardTimeoutError(f"no verdict within {self._timeout} s") from None
+            raise self._late() from None
         return self._sound(verdicts, len(conversations))
+
+    def _deadline(self) -> float | None:
+        return None if self._timeout is None else time.monotonic() + self._timeout
+
+    def _left(self, deadline: float | None) -> float | None:
+        left = None if deadline is None else deadline - time.monotonic()
+        if left is not None and left <= 0:
+            raise self._late()
+        return left
+
+    def _late(self) -> GuardTimeoutError:
+        return GuardTimeoutError(f"no verdict within {self._timeout} s")
 
     def _sound(self, verdicts: object, expected: int) -> list[Verdict]:
         if not isinstance(verdicts, list) or len(verdicts) != expected:
@@ -114,23 +130,7 @@ class GuardCaller:
 
     def _failed(self, error: Exception) -> Verdict:
         # Only the error's type: its message could hold the checked text.
-        reason = str(error) if isinstance(error, GuardTimeoutError) else type(error).__name__
+        late = isinstance(error, GuardTimeoutError)
+        reason = str(self._late()) if late else type(error).__name__
         logger.error("guard %r could not judge: %s", self.guard.name, reason)
         return Verdict(self.guard.name, self.guard.revision, failed=True, reason=reason)
-
-
-def within(seconds: float | None, call: Callable[[], T]) -> T:
-    """Run a blocking call with a deadline; past it, the call goes on, but nobody waits for it.
-
-    Raises:
-        GuardTimeoutError: It took longer.
-    """
-    if seconds is None:
-        return call()
-    future = in_thread(call, "guard-call")
-    try:
-        return future.result(seconds)
-    except TimeoutError:
-        if future.done():
-            raise
-        raise GuardTimeoutError(f"no verdict within {seconds} s") from None

@@ -46,7 +46,8 @@ class Safeguard:
             names that rules can refer to.
         audit: Called with each record; by default it is logged. `None` turns it off.
         audit_text: Whether records hold the checked text. They do not, unless this is set.
-        timeout: The seconds a guard may take for one answer; `None` waits for ever.
+        timeout: The seconds a guard may take for a verdict, all attempts together; `None` waits for
+            ever.
         attempts: How often a guard is asked when it fails for a transient reason.
         max_characters: A longer text is not judged, so that one request cannot keep the guard busy
             for minutes: its verdict is a failed one, and the policy's `on_failure` decides.

@@ -12,12 +12,16 @@ from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from concurrent.futures import Future
 from dataclasses import replace
+from typing import TypeVar
 
 from langchain_safeguard.conversation import Conversation
 from langchain_safeguard.engines import Completion, Engine, MicroBatcher, Prompt
+from langchain_safeguard.errors import GuardTimeoutError
 from langchain_safeguard.taxonomy import Category, Side
 from langchain_safeguard.threads import in_thread
 from langchain_safeguard.verdict import Verdict
+
+T = TypeVar("T")
 
 
 class Guard(ABC):
@@ -36,6 +40,19 @@ class Guard(ABC):
 
         It is called from many threads at once. Whatever it raises counts as "could not judge".
         """
+
+    def check_within(
+        self, conversations: Sequence[Conversation], side: Side, seconds: float | None
+    ) -> list[Verdict]:
+        """Judge, but do not let the caller wait longer than that; `None` waits for ever.
+
+        Raises:
+            GuardTimeoutError: It takes longer. The work may go on in a thread of its own.
+        """
+        if seconds is None:
+            return self.check(conversations, side)
+        call = in_thread(lambda: self.check(conversations, side), f"guard-{self.name}")
+        return result_within(call, seconds)
 
     async def acheck(self, conversations: Sequence[Conversation], side: Side) -> list[Verdict]:
         """Judge without blocking the event loop; by default in a thread."""
@@ -70,9 +87,18 @@ class ModelGuard(Guard):
 
     def check(self, conversations: Sequence[Conversation], side: Side) -> list[Verdict]:
         """Judge in common batches with all other callers."""
+        return self.check_within(conversations, side, None)
+
+    def check_within(
+        self, conversations: Sequence[Conversation], side: Side, seconds: float | None
+    ) -> list[Verdict]:
+        """Judge in common batches with all other callers, but wait no longer than that."""
         begin = time.perf_counter()
-        futures = self._submit(conversations, side)
-        return [self._timed(future.result(), begin) for future in futures]
+        verdicts = []
+        for future in self._submit(conversations, side):
+            left = None if seconds is None else begin + seconds - time.perf_counter()
+            verdicts.append(self._timed(result_within(future, left), begin))
+        return verdicts
 
     async def acheck(self, conversations: Sequence[Conversation], side: Side) -> list[Verdict]:
         """Judge in common batches with all other callers."""
@@ -95,3 +121,18 @@ class ModelGuard(Guard):
     def _timed(self, completion: Completion, begin: float) -> Verdict:
         verdict = self.read(completion)
         return replace(verdict, latency_ms=(time.perf_counter() - begin) * 1000)
+
+
+def result_within(future: Future[T], seconds: float | None) -> T:
+    """Wait for a result, but no longer than that.
+
+    Raises:
+        GuardTimeoutError: It is not there in time; it is cancelled if it has not begun.
+    """
+    try:
+        return future.result(None if seconds is None else max(seconds, 0))
+    except TimeoutError:
+        if future.done():
+            raise
+        future.cancel()
+        raise GuardTimeoutError("no verdict in time") from None

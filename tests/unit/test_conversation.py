@@ -89,9 +89,26 @@ def test_tool_calls_reasoning_and_odd_blocks_are_read_or_noted() -> None:
     assert turn.unchecked == ("image", "audio", "something_new")
 
 
-def test_reasoning_in_additional_kwargs_is_read() -> None:
-    message = AIMessage("said", additional_kwargs={"reasoning_content": "thought"})
+@pytest.mark.parametrize(
+    "beside",
+    [
+        {"reasoning_content": "thought"},
+        {"reasoning": {"summary": [{"type": "summary_text", "text": "thought"}], "id": "rs_1"}},
+        {"reasoning_details": [{"type": "reasoning.text", "text": "thought", "signature": "xx"}]},
+        {"thinking": "thought"},
+        {"refusal": "thought"},
+        {"audio": {"id": "a", "data": "AAAA", "transcript": "thought"}},
+    ],
+)
+def test_words_beside_the_content_are_read(beside: dict[str, Any]) -> None:
+    message = AIMessage("said", additional_kwargs=beside)
     assert Conversation.of(message, "output").checked("output").text == "thought\nsaid"
+
+
+def test_a_call_in_the_old_form_is_read() -> None:
+    call = {"name": "send", "arguments": '{"to": "bob"}'}
+    message = AIMessage("", additional_kwargs={"function_call": call})
+    assert Conversation.of(message, "output").checked("output").text == 'send({"to": "bob"})'
 
 
 def test_a_tool_call_that_is_still_streaming_is_read() -> None:
