@@ -101,15 +101,17 @@ class Driver:
     def _run(self, step: Run) -> dict[int, Any]:
         if not step.values:
             return {}
+        options = self._options_of(step)
         with self._inner(step) as configs:
             if len(step.values) == 1 and len(self._configs) == 1:
-                outputs = [step.steps.invoke(step.values[0], configs[0], **self._options_of(step))]
+                try:
+                    output = step.steps.invoke(step.values[0], configs[0], **options)
+                except Exception as error:
+                    output = error
+                outputs = [output]
             else:
                 outputs = step.steps.batch(
-                    [*step.values.values()],
-                    configs,
-                    return_exceptions=True,
-                    **self._options_of(step),
+                    [*step.values.values()], configs, return_exceptions=True, **options
                 )
         return dict(zip(step.values, outputs, strict=True))
 
@@ -119,7 +121,11 @@ class Driver:
         options = self._options_of(step)
         with self._inner(step) as configs:
             if len(step.values) == 1 and len(self._configs) == 1:
-                outputs = [await step.steps.ainvoke(step.values[0], configs[0], **options)]
+                try:
+                    output = await step.steps.ainvoke(step.values[0], configs[0], **options)
+                except Exception as error:
+                    output = error
+                outputs = [output]
             else:
                 outputs = await step.steps.abatch(
                     [*step.values.values()], configs, return_exceptions=True, **options

@@ -18,7 +18,7 @@ from langchain_safeguard.errors import ContentBlockedError, SafeguardError, Unre
 from langchain_safeguard.policy import Action
 from langchain_safeguard.runnables.gate import Gate
 from langchain_safeguard.runnables.kinds import kind_of
-from langchain_safeguard.runnables.reading import answered, rewritten_value
+from langchain_safeguard.runnables.reading import answered, rewritten_value, text_of_error
 
 Mode = Literal["sequential", "parallel"]
 
@@ -79,6 +79,23 @@ class Plan:
         fallback = self.exit.refusal if self.exit else None
         return self.entry.refuse(decision, kind_of(self.steps), chunk=chunk, fallback=fallback)
 
+    def settled_error(
+        self, decision: Decision, error: Exception, *, chunk: bool = False
+    ) -> Exception | Any:
+        """Return an error of the steps if its text passes, and else the refusal of their answer.
+
+        Raises:
+            ContentBlockedError: There is to be no refusal, or none can be made.
+        """
+        if decision.passes:
+            return error
+        if self.exit is None or self.steps is None:
+            raise ContentBlockedError(decision)
+        if decision.action is Action.REWRITE:
+            # There is no answer whose text could be another.
+            raise ContentBlockedError(decision)
+        return self.exit.refuse(decision, kind_of(self.steps), chunk=chunk)
+
     def answered(self, passage: Passage, answer: Any) -> Conversation:
         """Return the conversation that an answer ends; without steps, the input is the answer."""
         return answered(Conversation(()) if self.steps is None else passage.conversation, answer)
@@ -136,7 +153,7 @@ def flow(plan: Plan, inputs: Sequence[Any], *, parallel: bool = False) -> Flow:
     if plan.entry is not None:
         outputs = yield from _enter(plan, plan.entry, passages, done, parallel)
     if plan.lead is not None:
-        yield from _lead(plan, plan.lead, passages, done)
+        outputs |= yield from _lead(plan, plan.lead, passages)
     waiting = {i: passage.value for i, passage in passages.items() if i not in outputs}
     if plan.steps is None:
         outputs |= waiting
@@ -172,32 +189,32 @@ def _enter(
 
 
 def _lead(
-    plan: Plan, lead: Runnable[Any, Any], passages: dict[int, Passage], done: dict[int, Any]
-) -> Generator[Any, Any, None]:
+    plan: Plan, lead: Runnable[Any, Any], passages: dict[int, Passage]
+) -> Generator[Any, Any, dict[int, Any]]:
     """Run the steps before the prompt; what comes out of them is read anew."""
     results = yield Run(lead, {i: passage.value for i, passage in passages.items()})
-    for item, result in results.items():
-        if isinstance(result, Exception):
-            done[item] = result
-            del passages[item]
-        else:
-            passages[item] = plan.arrive(result)
+    failed = {i: result for i, result in results.items() if isinstance(result, Exception)}
+    for item in results.keys() - failed.keys():
+        passages[item] = plan.arrive(results[item])
+    return failed
 
 
 def _leave(
     plan: Plan, passages: dict[int, Passage], outputs: dict[int, Any], done: dict[int, Any]
 ) -> Generator[Any, Any, None]:
-    """Judge the outputs and put what becomes of each into `done`."""
+    """Judge the outputs, errors among them, and put what becomes of each into `done`."""
     if plan.exit is None:
         done |= outputs
         return
     conversations: dict[int, Conversation] = {}
     for item, output in outputs.items():
-        if isinstance(output, Exception):
-            done[item] = output
-            continue
         try:
-            conversations[item] = plan.answered(passages[item], output)
+            if not isinstance(output, Exception):
+                conversations[item] = plan.answered(passages[item], output)
+            elif text := text_of_error(output):
+                conversations[item] = plan.answered(passages[item], text)
+            else:
+                done[item] = output
         except UnreadableInputError as error:
             done[item] = error
     if not conversations:
@@ -205,6 +222,9 @@ def _leave(
     decisions = yield Judge(plan.exit, conversations)
     for item, decision in decisions.items():
         try:
-            done[item] = plan.exit.settled(decision, outputs[item])
+            if isinstance(outputs[item], Exception):
+                done[item] = plan.settled_error(decision, outputs[item])
+            else:
+                done[item] = plan.exit.settled(decision, outputs[item])
         except SafeguardError as error:
             done[item] = error

@@ -19,6 +19,7 @@ from langchain_safeguard.runnables.delegation import aprepared, prepared
 from langchain_safeguard.runnables.drivers import Driver, Options
 from langchain_safeguard.runnables.flow import Passage, Plan
 from langchain_safeguard.runnables.gate import Gate
+from langchain_safeguard.runnables.reading import text_of_error
 
 _END = object()
 
@@ -61,6 +62,19 @@ class Stream:
                 return
             with closing(self._answer(passage.after(stopped.decision), None)) as answer:
                 yield from answer
+            return
+        except Exception as error:
+            failure = error
+        else:
+            return
+        # Outside of the handler, so that the error is no context of the one raised instead.
+        outcome: Any = failure
+        if (gate := self._plan.exit) and (text := text_of_error(failure)):
+            decision = gate.check(self._plan.answered(passage, text), self._config)
+            outcome = self._plan.settled_error(decision, failure, chunk=True)
+        if isinstance(outcome, Exception):
+            raise outcome
+        yield outcome
 
     async def arun(self, inputs: AsyncIterator[Any]) -> AsyncGenerator[Any]:
         """Take an input through that comes in chunks; only the whole of it can be judged."""
@@ -86,6 +100,18 @@ class Stream:
             async with aclosing(self._aanswer(passage.after(stopped.decision), None)) as answer:
                 async for chunk in answer:
                     yield chunk
+            return
+        except Exception as error:
+            failure = error
+        else:
+            return
+        outcome: Any = failure
+        if (gate := self._plan.exit) and (text := text_of_error(failure)):
+            decision = await gate.acheck(self._plan.answered(passage, text), self._config)
+            outcome = self._plan.settled_error(decision, failure, chunk=True)
+        if isinstance(outcome, Exception):
+            raise outcome
+        yield outcome
 
     def _led(self, passage: Passage) -> Passage:
         if self._plan.lead is None:

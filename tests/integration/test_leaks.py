@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import Any, TypedDict
 
 import pytest
+from langchain_core.exceptions import OutputParserException
 from langchain_core.messages import AIMessage, HumanMessage
 from langchain_core.output_parsers import StrOutputParser
 from langchain_core.runnables import Runnable, RunnableLambda, RunnablePassthrough
@@ -151,3 +152,23 @@ def test_the_kit_catches_what_a_plain_check_behind_the_model_lets_out() -> None:
     with pytest.raises(LeakError) as caught:
         assert_no_leak(PROMPT | model() | check, SECRET, input={"question": "bread?"})
     assert "astream_events_v2" in str(caught.value)
+
+
+def _parse(message: Any) -> dict[str, Any]:
+    """Fail as parsers do, which put into their error what they could not parse."""
+    raise OutputParserException(f"cannot parse {message.text!r}", llm_output=message.text)
+
+
+@pytest.mark.parametrize("refusal", [None, lambda decision: {"refused": decision.text}])
+@pytest.mark.parametrize("mode", ["sequential", "parallel"])
+def test_errors_that_quote_the_answer(refusal: Any, mode: Any) -> None:
+    chain = PROMPT | opening(mode=mode) | model() | _parse | closing(refusal=refusal)
+    expected: Any = "No." if refusal else ContentBlockedError
+    assert_no_leak(chain, SECRET, input={"question": "bread?"}, expect=expected)
+
+
+def test_errors_that_tell_nothing_unsafe_stay_as_they_are() -> None:
+    chain = PROMPT | opening() | model("not JSON") | _parse | closing()
+    for call in (chain.invoke, lambda value: [*chain.stream(value)], lambda v: chain.batch([v])):
+        with pytest.raises(OutputParserException, match="not JSON"):
+            call({"question": "bread?"})
