@@ -27,6 +27,9 @@ class Finding:
 class Span:
     """A stretch of the checked text and its risk, where a long text was judged in windows.
 
+    Characters are counted in the text as the guard read it: the embedded guard, for one, leaves out
+    invisible ones.
+
     Attributes:
         start: Its first character.
         end: One past its last character.
