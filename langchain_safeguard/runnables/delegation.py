@@ -39,13 +39,6 @@ def prepared(plan: Plan, *, alone: bool = True) -> Plan:
     return replace(plan, lead=_muted(plan.lead), steps=_muted(plan.steps))
 
 
-async def aprepared(plan: Plan) -> Plan:
-    """Do what `prepared` does; loading the guard model does not block the event loop."""
-    if plan.exit is not None and _can_delegate(plan):
-        await plan.exit.asafeguard()
-    return prepared(plan)
-
-
 def _can_delegate(plan: Plan) -> bool:
     if plan.exit is None or plan.exit.refusal is not None or plan.steps is None:
         return False

@@ -13,7 +13,6 @@ from langchain_core.runnables import RunnableConfig
 
 from langchain_safeguard.hushed import hushed, quiet
 from langchain_safeguard.parallel import aboth, both
-from langchain_safeguard.runnables.delegation import aprepared, prepared
 from langchain_safeguard.runnables.flow import Both, Flow, Judge, Plan, Run, flow
 
 Options = Mapping[str, Any]
@@ -23,7 +22,7 @@ class Driver:
     """Drives one call of guarded steps; it is thrown away afterwards.
 
     Args:
-        plan: What is guarded by what.
+        plan: What is guarded by what, prepared.
         configs: The config of each input's guarded run, for its children.
         options: Keyword arguments for the guarded steps.
     """
@@ -40,22 +39,18 @@ class Driver:
         Raises:
             ContentBlockedError: It, or its answer, is blocked, and there is to be no refusal.
         """
-        self._plan = prepared(self._plan)
         return _only(self._drive(flow(self._plan, [value], parallel=self._parallel)))
 
     async def ainvoke(self, value: Any) -> Any:
         """Take one input through; see `invoke`."""
-        self._plan = await aprepared(self._plan)
         return _only(await self._adrive(flow(self._plan, [value], parallel=self._parallel)))
 
     def batch(self, values: Sequence[Any]) -> list[Any]:
         """Take many inputs through; an exception stands in the place of what raised it."""
-        self._plan = prepared(self._plan, alone=False)
         return self._drive(flow(self._plan, values))
 
     async def abatch(self, values: Sequence[Any]) -> list[Any]:
         """Take many inputs through; an exception stands in the place of what raised it."""
-        self._plan = prepared(self._plan, alone=False)
         return await self._adrive(flow(self._plan, values))
 
     def _drive(self, work: Flow) -> list[Any]:

@@ -15,8 +15,9 @@ from langchain_core.runnables import (
 )
 from langchain_core.runnables.graph import Graph
 from langchain_core.runnables.utils import ConfigurableFieldSpec, get_unique_config_specs
-from pydantic import ConfigDict
+from pydantic import ConfigDict, PrivateAttr
 
+from langchain_safeguard.runnables.delegation import prepared
 from langchain_safeguard.runnables.drivers import Driver
 from langchain_safeguard.runnables.flow import Mode, Plan
 from langchain_safeguard.runnables.gate import Gate
@@ -44,6 +45,7 @@ class GuardedSteps(RunnableSerializable[Any, Any]):
     exit: Gate | None = None
     mode: Mode = "sequential"
     check_every: int = 32
+    _plans: dict[bool, tuple[Any, Any, Plan]] = PrivateAttr(default_factory=dict)
 
     def invoke(self, input: Any, config: RunnableConfig | None = None, **kwargs: Any) -> Any:
         """Check, call the steps, check their answer."""
@@ -118,33 +120,47 @@ class GuardedSteps(RunnableSerializable[Any, Any]):
                 yield chunk
 
     def _invoke(self, value: Any, config: RunnableConfig, **kwargs: Any) -> Any:
-        return Driver(self.plan, [config], kwargs).invoke(value)
+        return Driver(self._plan(alone=True), [config], kwargs).invoke(value)
 
     async def _ainvoke(self, value: Any, config: RunnableConfig, **kwargs: Any) -> Any:
-        return await Driver(self.plan, [config], kwargs).ainvoke(value)
+        return await Driver(await self._aplan(alone=True), [config], kwargs).ainvoke(value)
 
     def _batch(self, values: list[Any], config: list[RunnableConfig], **kwargs: Any) -> list[Any]:
-        return Driver(self.plan, config, kwargs).batch(values)
+        return Driver(self._plan(alone=False), config, kwargs).batch(values)
 
     async def _abatch(
         self, values: list[Any], config: list[RunnableConfig], **kwargs: Any
     ) -> list[Any]:
-        return await Driver(self.plan, config, kwargs).abatch(values)
+        return await Driver(await self._aplan(alone=False), config, kwargs).abatch(values)
 
     def _stream(
         self, inputs: Iterator[Any], config: RunnableConfig, **kwargs: Any
     ) -> Generator[Any]:
-        return Stream(self.plan, config, kwargs).run(inputs)
+        return Stream(self._plan(alone=True), config, kwargs).run(inputs)
 
-    def _astream(
+    async def _astream(
         self, inputs: AsyncIterator[Any], config: RunnableConfig, **kwargs: Any
     ) -> AsyncGenerator[Any]:
-        return Stream(self.plan, config, kwargs).arun(inputs)
+        stream = Stream(await self._aplan(alone=True), config, kwargs)
+        async with aclosing(stream.arun(inputs)) as chunks:
+            async for chunk in chunks:
+                yield chunk
 
-    @property
-    def plan(self) -> Plan:
-        """Return what a run needs to know."""
-        return Plan(self.entry, self.lead, self.steps, self.exit, self.mode, self.check_every)
+    def _plan(self, *, alone: bool) -> Plan:
+        """Return what a run needs to know; it is made once, and shared by all runs."""
+        made = self._plans.get(alone)
+        # A copy with other steps begins with the plans of the original.
+        if made is None or made[0] is not self.lead or made[1] is not self.steps:
+            plan = Plan(self.entry, self.lead, self.steps, self.exit, self.mode, self.check_every)
+            made = self.lead, self.steps, prepared(plan, alone=alone)
+            self._plans = {**self._plans, alone: made}
+        return made[2]
+
+    async def _aplan(self, *, alone: bool) -> Plan:
+        """Return what a run needs to know; loading the guard does not block the event loop."""
+        if self.exit is not None:
+            await self.exit.asafeguard()
+        return self._plan(alone=alone)
 
     @property
     def inner(self) -> list[Runnable[Any, Any]]:

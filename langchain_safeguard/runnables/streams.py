@@ -15,7 +15,6 @@ from langchain_safeguard.guarded_stream import aguarded_stream, guarded_stream, 
 from langchain_safeguard.hushed import aclose, aquietly, close, hushed, quiet, quietly
 from langchain_safeguard.parallel import InputStoppedError, agated, gated
 from langchain_safeguard.policy import Action
-from langchain_safeguard.runnables.delegation import aprepared, prepared
 from langchain_safeguard.runnables.drivers import Driver, Options
 from langchain_safeguard.runnables.flow import Passage, Plan
 from langchain_safeguard.runnables.gate import Gate
@@ -28,7 +27,7 @@ class Stream:
     """One stream of guarded steps; it is thrown away afterwards.
 
     Args:
-        plan: What is guarded by what.
+        plan: What is guarded by what, prepared.
         config: The config of the guarded run, for its children.
         options: Keyword arguments for the guarded steps.
     """
@@ -48,7 +47,6 @@ class Stream:
         if self._plan.steps is None:
             yield Driver(self._plan, [self._config], {}).invoke(value)
             return
-        self._plan = prepared(self._plan)
         passage, gate = self._plan.arrive(value), self._plan.entry
         try:
             if gate is not None and self._plan.mode != "parallel":
@@ -85,7 +83,6 @@ class Stream:
         if self._plan.steps is None:
             yield await Driver(self._plan, [self._config], {}).ainvoke(value)
             return
-        self._plan = await aprepared(self._plan)
         passage, gate = self._plan.arrive(value), self._plan.entry
         try:
             if gate is not None and self._plan.mode != "parallel":
