@@ -174,30 +174,30 @@ def guarded(
 
     Args:
         chain: A runnable, or what LangChain makes one of.
-        guard: As for `InputGuard` and `OutputGuard`; so are all others.
-        policy: See `OutputGuard`.
+        guard: As for `OutputGuard`; so are `policy`, `safeguard`, `on_block`, `check_every` and
+            `refusal`.
+        policy: See `guard`.
         input: Whether to check what goes in.
         output: Whether to check what comes out.
-        safeguard: See `OutputGuard`.
-        on_block: See `OutputGuard`.
-        mode: See `InputGuard`.
-        check_every: See `OutputGuard`.
-        refusal: See `OutputGuard`.
+        safeguard: See `guard`.
+        on_block: See `guard`.
+        mode: As for `InputGuard`.
+        check_every: See `guard`.
+        refusal: See `guard`.
 
     Raises:
         ConfigurationError: A value is wrong; the message names it and what is allowed.
 
     Example:
-        ```python
-        chain = guarded(prompt | llm)
-        ```
+        `guarded(prompt | llm)`
     """
+    if not input and not output:
+        raise ConfigurationError("input=False and output=False leave nothing to guard")
     try:
         steps = written(chain)
     except TypeError:
-        raise ConfigurationError(
-            f"chain={chain!r}; allowed: a runnable, a function, or a dict of these"
-        ) from None
+        allowed = "a runnable, a function, or a dict of these"
+        raise ConfigurationError(f"chain={chain!r}; allowed: {allowed}") from None
     common: dict[str, Any] = {"safeguard": safeguard, "on_block": on_block, "refusal": refusal}
     entry = InputGuard(guard, policy, mode=mode, **common)
     exit = OutputGuard(guard, policy, check_every=check_every, **common)
@@ -205,6 +205,4 @@ def guarded(
         return GuardedSequence(entry, *steps, exit)
     if output:
         return GuardedSequence(*steps, exit)
-    if not input:
-        raise ConfigurationError("input=False and output=False leave nothing to guard")
     return GuardedSteps(entry=entry.gate, steps=joined(steps), mode=mode)
