@@ -1,9 +1,9 @@
 """Scores texts of any length and language mix with the hybrid model.
 
-A passage is normalised, cut into overlapping windows, and every window is scored on its own; the
-passage's score for a category is that of its riskiest window. Windows of all passages share
-batches. Windows seen before are remembered, so checking a growing answer again and again costs only
-its new end.
+A passage is normalised and, when long, cut into overlapping windows, wide and near ones. Every
+window is scored on its own; the passage's score for a category is that of its riskiest window.
+Windows of all passages share batches. Windows seen before are remembered, so checking a growing
+answer again and again costs only its new end.
 """
 
 from __future__ import annotations
@@ -27,8 +27,12 @@ if TYPE_CHECKING:
 
 WHOLE_TOKENS = 288
 """A text up to this long is one window: two overlapping ones would cost nearly twice as much."""
-WINDOW_TOKENS = 224
-OVERLAP_TOKENS = 56
+WINDOW_TOKENS, OVERLAP_TOKENS = 224, 56
+"""Wide windows of a longer text: what needs its surroundings to be understood."""
+NEAR_TOKENS, NEAR_OVERLAP = 32, 14
+"""Near windows of a longer text: a single sentence, that a wide window would dilute."""
+NEAR_CAUTION = 1.2
+"""Logit that a near window's scores are lowered by: a long text has hundreds of them."""
 PROMPT_CHARACTERS = 1200
 """Of a longer prompt the end is kept: it is what the answer answers."""
 
@@ -95,8 +99,12 @@ class EmbeddedClassifier:
         elif passage.side == "output":
             prompt = ""
         offsets = self._engine.offsets(text)
-        size = WHOLE_TOKENS if len(offsets) <= WHOLE_TOKENS else WINDOW_TOKENS
-        places = windows(offsets, len(text), size, OVERLAP_TOKENS)
+        if len(offsets) <= WHOLE_TOKENS:
+            places = windows(offsets, len(text), WHOLE_TOKENS, 0)
+        else:
+            wide = windows(offsets, len(text), WINDOW_TOKENS, OVERLAP_TOKENS)
+            near = windows(offsets, len(text), NEAR_TOKENS, NEAR_OVERLAP)
+            places = sorted([*wide, *near], key=lambda place: (place.start, place.end))
         return [(text[p.start : p.end], prompt) for p in places], places, len(offsets)
 
     def _remembered(self, keys: dict[WindowKey, None]) -> dict[WindowKey, Scores]:
@@ -118,9 +126,18 @@ def _summary(rows: Sequence[Scores], places: Sequence[Window], tokens: int) -> P
     if not rows:
         return PassageScores(dict.fromkeys(CATEGORIES, 0.0), (), tokens)
     table = np.stack(rows)
+    if len(places) > 1:
+        near = np.array([place.last - place.first <= NEAR_TOKENS for place in places])
+        table[near] = _cautious(table[near])
     categories = dict(zip(CATEGORIES, table.max(0).tolist(), strict=True))
     scored = tuple(
         WindowScore(place.start, place.end, score)
         for place, score in zip(places, table.max(1).tolist(), strict=True)
     )
     return PassageScores(categories, scored, tokens)
+
+
+def _cautious(scores: Scores) -> Scores:
+    """Lower probabilities by `NEAR_CAUTION` on the logit scale."""
+    odds = scores * np.float32(np.exp(-NEAR_CAUTION))
+    return odds / (odds + (1.0 - scores))

@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from langchain_safeguard.embedded.branches import PhraseBranch, WordBranch
 from langchain_safeguard.embedded.encoders import PhraseEncoder, WordEncoder
 from langchain_safeguard.embedded.features import buckets
-from langchain_safeguard.embedded.labels import OUTPUTS
+from langchain_safeguard.embedded.labels import HARM_CATEGORIES, OUTPUTS
 from langchain_safeguard.embedded.weights_file import Weights, restore
 
 GRAM_OUTPUTS = (0, len(OUTPUTS) - 2, len(OUTPUTS) - 1)
@@ -97,6 +97,7 @@ class HybridModel(nn.Module):
         for name in ("with_word", "without_word"):
             self.register_buffer(f"{name}_mix", torch.zeros(3, len(OUTPUTS)))
             self.register_buffer(f"{name}_offset", torch.zeros(len(OUTPUTS)))
+            self.register_buffer(f"{name}_kinds", torch.zeros(len(HARM_CATEGORIES)))
 
     def mixed(self, word: Tensor | None, phrase: Tensor, grams: Tensor) -> Tensor:
         """Calibrated logits (B, L) from those of the branches; `grams` is (B, 3)."""
@@ -104,8 +105,21 @@ class HybridModel(nn.Module):
         wide[:, VERDICTS] = grams
         name = "without_word" if word is None else "with_word"
         views = torch.stack([torch.zeros_like(phrase) if word is None else word, phrase, wide])
-        mix, offset = (cast(Tensor, getattr(self, f"{name}_{part}")) for part in ("mix", "offset"))
-        return (views * mix[:, None, :]).sum(0) + offset
+        mix, offset, kinds = (
+            cast(Tensor, getattr(self, f"{name}_{part}")) for part in ("mix", "offset", "kinds")
+        )
+        return by_kind((views * mix[:, None, :]).sum(0) + offset, kinds)
+
+
+def by_kind(logits: Tensor, kinds: Tensor) -> Tensor:
+    """Move the harm logits of `logits` (B, L) by an offset for the kind of harm they look like.
+
+    Insults and prejudice shade into ordinary rudeness where a bomb recipe does not, so the same
+    evidence means less there. `kinds` (categories,) are weighted by how likely each category is.
+    """
+    moved = logits.clone()
+    moved[:, 0] += logits[:, 1 : 1 + len(kinds)].softmax(1) @ kinds
+    return moved
 
 
 def build(weights: Weights) -> HybridModel:
