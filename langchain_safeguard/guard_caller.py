@@ -6,6 +6,7 @@ import asyncio
 import logging
 import time
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 from tenacity import (
@@ -23,6 +24,9 @@ from langchain_safeguard.taxonomy import Side
 from langchain_safeguard.verdict import Verdict
 
 logger = logging.getLogger(__name__)
+
+_AT_ONCE = 32
+"""How many conversations of a failed batch are asked at the same time."""
 
 
 class GuardCaller:
@@ -68,9 +72,11 @@ class GuardCaller:
         try:
             return Retrying(**self._retry)(self._once, conversations, side, self._deadline())
         except Exception as error:
-            if len(conversations) == 1 or isinstance(error, GuardTimeoutError):
-                return [self._failed(error)] * len(conversations)
-        return [self._ask([conversation], side)[0] for conversation in conversations]
+            if len(conversations) == 1:
+                return [self._failed(error)]
+        # At the same time, so that a guard that hangs costs one more deadline and not many.
+        with ThreadPoolExecutor(_AT_ONCE) as pool:
+            return [*pool.map(lambda c: self._ask([c], side)[0], conversations)]
 
     async def _aask(self, conversations: Sequence[Conversation], side: Side) -> list[Verdict]:
         """Judge; a batch that fails as a whole is asked one by one."""
@@ -78,9 +84,10 @@ class GuardCaller:
             retry = AsyncRetrying(**self._retry)
             return await retry(self._aonce, conversations, side, self._deadline())
         except Exception as error:
-            if len(conversations) == 1 or isinstance(error, GuardTimeoutError):
-                return [self._failed(error)] * len(conversations)
-        return [(await self._aask([conversation], side))[0] for conversation in conversations]
+            if len(conversations) == 1:
+                return [self._failed(error)]
+        alone = await asyncio.gather(*(self._aask([c], side) for c in conversations))
+        return [verdict for [verdict] in alone]
 
     def _once(
         self, conversations: Sequence[Conversation], side: Side, deadline: float | None

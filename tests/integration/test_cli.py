@@ -217,7 +217,7 @@ def test_an_unsafe_text_is_not() -> None:
 
 
 def test_long_standard_input() -> None:
-    blank = "\n" * 200_000
+    blank = "\n" * 100_000
     done = cli("check", "--json", stdin=f"{blank}{UNSAFE}{blank}".encode())
     assert done.returncode == NOT_ALLOWED
     assert not json.loads(done.stdout)["failed"]
