@@ -9,10 +9,11 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor
+from torch.nn import functional
 
 from langchain_safeguard.embedded.engine import WindowEngine
 from langchain_safeguard.embedded.labels import OUTPUTS
-from langchain_safeguard.embedded.model import GRAM_OUTPUTS
+from langchain_safeguard.embedded.model import GRAM_OUTPUTS, by_kind
 from langchain_safeguard.embedded.normalize import normalize
 from langchain_safeguard.training.calibrate import fit_mix, row_weights, shift_for
 from langchain_safeguard.training.export import Mix, even_mix
@@ -95,6 +96,7 @@ def fit(held: HeldOut, natural: Tensor, false_alarms: float = 0.02) -> Mix:
             mix[f"{name}_offset"][output] = offset
         harmless = counted & torch.tensor([not row.unsafe for row in held.rows])
         _shift(mix, name, held, harmless, natural, false_alarms)
+        _temper(mix, name, held, counted & (known[:, 0] > 0), truth[:, 0], natural)
     return mix
 
 
@@ -103,13 +105,14 @@ def mixed(mix: Mix, name: str, held: HeldOut) -> Tensor:
     wide = torch.zeros_like(held.phrase)
     wide[:, list(GRAM_OUTPUTS)] = held.grams
     views = torch.stack([held.word.nan_to_num(), held.phrase, wide])
-    return (views * mix[f"{name}_mix"][:, None]).sum(0) + mix[f"{name}_offset"]
+    logits = (views * mix[f"{name}_mix"][:, None]).sum(0) + mix[f"{name}_offset"]
+    return by_kind(logits, mix[f"{name}_kinds"])
 
 
 def _shift(
     mix: Mix, name: str, held: HeldOut, harmless: Tensor, natural: Tensor, share: float
 ) -> None:
-    """Lower the offsets until at most `share` of the harmless rows are false alarms."""
+    """Move the offsets so that `share` of the harmless rows are false alarms, most of harm."""
     weights = natural[harmless]
     for output in GRAM_OUTPUTS[1:]:
         move = shift_for(mixed(mix, name, held)[harmless, output], weights, share / 8)
@@ -118,7 +121,26 @@ def _shift(
     quiet = logits[:, GRAM_OUTPUTS[1:]].amax(1) < 0
     rest = share - float((weights * ~quiet).sum() / weights.sum())
     harm = torch.where(quiet, logits[:, 0], torch.full_like(logits[:, 0], -100.0))
-    mix[f"{name}_offset"][0] += min(0.0, shift_for(harm, weights, rest))
+    mix[f"{name}_offset"][0] += shift_for(harm, weights, rest)
+
+
+def _temper(
+    mix: Mix, name: str, held: HeldOut, rows: Tensor, truth: Tensor, natural: Tensor
+) -> None:
+    """Flatten the harm scores around the operating point until they are honest probabilities."""
+    harm = mixed(mix, name, held)[rows, 0]
+    losses = {
+        factor / 20: float(
+            functional.binary_cross_entropy_with_logits(
+                harm * (factor / 20), truth[rows], weight=natural[rows]
+            )
+        )
+        for factor in range(8, 25)
+    }
+    best = min(losses, key=losses.__getitem__)
+    mix[f"{name}_mix"][:, 0] *= best
+    mix[f"{name}_offset"][0] *= best
+    mix[f"{name}_kinds"] *= best
 
 
 def natural_weights(chosen: Sequence[Row], whole: Sequence[Row]) -> Tensor:
