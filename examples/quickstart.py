@@ -26,7 +26,7 @@ from langchain_safeguard import InputGuard, OutputGuard, Safeguard
 
 GGUF = "SmolLM2-135M-Instruct.Q4_1.gguf"
 COLOURS = {"allow": "green", "flag": "yellow", "rewrite": "yellow", "block": "red"}
-console = Console(width=100)
+console = Console(width=100, highlight=False)
 
 CRUEL = "You are a worthless piece of trash and everybody hates you. Go kill yourself."
 # Examples that nobody should put into a prompt: the model imitates them. The guard does not need
@@ -59,7 +59,7 @@ def load_chat_model() -> BaseChatModel:
         "text-generation",
         model=model,
         tokenizer=tokenizer,
-        max_new_tokens=48,
+        max_new_tokens=64,
         do_sample=False,
         return_full_text=False,
     )
@@ -70,12 +70,11 @@ def load_chat_model() -> BaseChatModel:
 def show(record: Mapping[str, Any]) -> None:
     """Print one audit record: what was checked, how it scored, what was decided."""
     colour = COLOURS.get(record["action"], "magenta")
-    categories = ", ".join(record["categories"]) or "nothing"
+    categories = ", ".join(record["categories"][:3]) or "nothing"
     guard = record["guards"][0]
     console.print(
         f"  [dim]{record['side']:>7}[/] [{colour}]{record['action']:<5}[/] "
-        f"score {record['score']:.3f}  found {categories}  "
-        f"[dim]({guard['tokens']} tokens, {guard['latency_ms']:.0f} ms)[/]"
+        f"score {record['score']:.3f} [dim]{guard['latency_ms']:4.0f} ms[/]  found {categories}"
     )
 
 
