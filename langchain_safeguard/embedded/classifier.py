@@ -31,7 +31,7 @@ WINDOW_TOKENS, OVERLAP_TOKENS = 224, 56
 """Wide windows of a longer text: what needs its surroundings to be understood."""
 NEAR_TOKENS, NEAR_OVERLAP = 32, 14
 """Near windows of a longer text: a single sentence, that a wide window would dilute."""
-NEAR_CAUTION = 1.2
+NEAR_CAUTION = 0.9
 """Logit that a near window's scores are lowered by: a long text has hundreds of them."""
 PROMPT_CHARACTERS = 1200
 """Of a longer prompt the end is kept: it is what the answer answers."""
