@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from langchain_safeguard.embedded.labels import CATEGORIES
+from langchain_safeguard.embedded.labels import ATTACKS, CATEGORIES
 from langchain_safeguard.embedded.normalize import normalize
 from langchain_safeguard.embedded.passages import Passage, PassageScores, WindowScore
 from langchain_safeguard.embedded.windows import Window, windows
@@ -33,6 +33,12 @@ NEAR_TOKENS, NEAR_OVERLAP = 32, 14
 """Near windows of a longer text: a single sentence, that a wide window would dilute."""
 NEAR_CAUTION = 0.9
 """Logit that a near window's scores are lowered by: a long text has hundreds of them."""
+ATTACK_CAUTION = 2.5
+"""Logit that attack scores of a longer text are lowered by: its links and commands look like them.
+
+On harmless long texts this took three quarters of the false alarms away, and on long documents with
+an injection 3 of 100 finds.
+"""
 PROMPT_CHARACTERS = 1200
 """Of a longer prompt the end is kept: it is what the answer answers."""
 
@@ -128,7 +134,8 @@ def _summary(rows: Sequence[Scores], places: Sequence[Window], tokens: int) -> P
     table = np.stack(rows)
     if len(places) > 1:
         near = np.array([place.last - place.first <= NEAR_TOKENS for place in places])
-        table[near] = _cautious(table[near])
+        attacks = np.array([name in ATTACKS for name in CATEGORIES])
+        table = _lowered(table, near[:, None] * NEAR_CAUTION + attacks * ATTACK_CAUTION)
     categories = dict(zip(CATEGORIES, table.max(0).tolist(), strict=True))
     scored = tuple(
         WindowScore(place.start, place.end, score)
@@ -137,7 +144,7 @@ def _summary(rows: Sequence[Scores], places: Sequence[Window], tokens: int) -> P
     return PassageScores(categories, scored, tokens)
 
 
-def _cautious(scores: Scores) -> Scores:
-    """Lower probabilities by `NEAR_CAUTION` on the logit scale."""
-    odds = scores * np.float32(np.exp(-NEAR_CAUTION))
-    return odds / (odds + (1.0 - scores))
+def _lowered(scores: Scores, logits: NDArray[np.float64]) -> Scores:
+    """Lower probabilities by `logits` on the logit scale; both of shape (windows, categories)."""
+    odds = scores * np.exp(-logits)
+    return (odds / (odds + (1.0 - scores))).astype(np.float32)
