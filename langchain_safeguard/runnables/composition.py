@@ -17,6 +17,7 @@ them with those between guards bundled into `GuardedSteps`.
 from __future__ import annotations
 
 import sys
+from abc import abstractmethod
 from collections.abc import Sequence
 from types import FrameType
 from typing import Any, cast
@@ -47,14 +48,14 @@ class Composable(ClosingSequence):
     """A sequence with guards in it, which takes part in how it is composed."""
 
     @property
+    @abstractmethod
     def written(self) -> list[Runnable[Any, Any]]:
         """Return the steps as they were written."""
-        raise NotImplementedError
 
     @property
+    @abstractmethod
     def planned(self) -> list[Runnable[Any, Any]]:
         """Return the steps as they are run: they may be run one by one, by anyone."""
-        raise NotImplementedError
 
     @property
     def steps(self) -> list[Runnable[Any, Any]]:
@@ -156,14 +157,14 @@ class Closing(Composable):
     """A guard that closes what it stands behind."""
 
     @property
+    @abstractmethod
     def gate(self) -> Gate:
         """Return what judges."""
-        raise NotImplementedError
 
     @property
+    @abstractmethod
     def check_every(self) -> int:
         """Return after how many new tokens of a stream the answer is checked again."""
-        raise NotImplementedError
 
 
 def written(value: Any) -> list[Runnable[Any, Any]]:
