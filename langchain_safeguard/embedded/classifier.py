@@ -11,6 +11,7 @@ from __future__ import annotations
 import threading
 from collections import OrderedDict
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -20,7 +21,7 @@ from numpy.typing import NDArray
 from langchain_safeguard.embedded.labels import ATTACKS, CATEGORIES
 from langchain_safeguard.embedded.normalize import normalize
 from langchain_safeguard.embedded.passages import Passage, PassageScores, WindowScore
-from langchain_safeguard.embedded.windows import Window, windows
+from langchain_safeguard.embedded.windows import Window, sentences, windows
 
 if TYPE_CHECKING:
     from langchain_safeguard.embedded.engine import WindowEngine
@@ -30,9 +31,13 @@ WHOLE_TOKENS = 288
 WINDOW_TOKENS, OVERLAP_TOKENS = 224, 56
 """Wide windows of a longer text: what needs its surroundings to be understood."""
 NEAR_TOKENS, NEAR_OVERLAP = 32, 14
-"""Near windows of a longer text: a single sentence, that a wide window would dilute."""
+"""Near windows of a longer text: a stretch that a wide window would dilute."""
 NEAR_CAUTION = 0.9
 """Logit that a near window's scores are lowered by: a long text has hundreds of them."""
+SENTENCE_LEAST, SENTENCE_MOST = 4, 64
+"""Tokens of the sentences of a longer text that are judged one by one, too."""
+SENTENCE_CAUTION = 2.0
+"""Logit that a lone sentence's scores are lowered by: it may mean little where it stands."""
 ATTACK_CAUTION = 2.5
 """Logit that attack scores of a longer text are lowered by: its links and commands look like them.
 
@@ -48,6 +53,16 @@ _MEMORY = 2048
 Scores = NDArray[np.float32]
 WindowKey = tuple[str, str | None]
 """Text of a window and the end of the prompt it answers: all that its scores depend on."""
+
+
+@dataclass(frozen=True, slots=True)
+class Cut:
+    """A passage in windows: their keys and places, the caution with each, and the token count."""
+
+    keys: list[WindowKey]
+    places: list[Window]
+    cautions: list[float]
+    tokens: int
 
 
 class EmbeddedClassifier:
@@ -81,23 +96,20 @@ class EmbeddedClassifier:
 
     def score(self, passages: Sequence[Passage]) -> list[PassageScores]:
         """Judge passages, all their windows together. Nothing is cut off, whatever the length."""
-        cut = [self._cut(passage) for passage in passages]
-        wanted = dict.fromkeys(key for keys, _, _ in cut for key in keys)
+        cuts = [self._cut(passage) for passage in passages]
+        wanted = dict.fromkeys(key for cut in cuts for key in cut.keys)
         found = self._remembered(wanted)
         missing = [key for key in wanted if key not in found]
         if missing:
             fresh = self._engine.score(missing)
             found |= dict(zip(missing, fresh, strict=True))
             self._remember(missing, fresh)
-        return [
-            _summary([found[key] for key in keys], places, tokens) for keys, places, tokens in cut
-        ]
+        return [_summary([found[key] for key in cut.keys], cut) for cut in cuts]
 
-    def _cut(self, passage: Passage) -> tuple[list[WindowKey], list[Window], int]:
-        """Keys and places of a passage's windows, and its number of tokens."""
+    def _cut(self, passage: Passage) -> Cut:
         text = normalize(passage.text)
         if not text.strip():
-            return [], [], 0
+            return Cut([], [], [], 0)
         prompt = None
         if passage.side == "output" and passage.prompt is not None:
             # Normalising only shortens what matters here; a huge prompt need not be read whole.
@@ -106,12 +118,20 @@ class EmbeddedClassifier:
             prompt = ""
         offsets = self._engine.offsets(text)
         if len(offsets) <= WHOLE_TOKENS:
-            places = windows(offsets, len(text), WHOLE_TOKENS, 0)
+            cautious = [(place, 0.0) for place in windows(offsets, len(text), WHOLE_TOKENS, 0)]
         else:
             wide = windows(offsets, len(text), WINDOW_TOKENS, OVERLAP_TOKENS)
             near = windows(offsets, len(text), NEAR_TOKENS, NEAR_OVERLAP)
-            places = sorted([*wide, *near], key=lambda place: (place.start, place.end))
-        return [(text[p.start : p.end], prompt) for p in places], places, len(offsets)
+            alone = sentences(text, offsets, SENTENCE_LEAST, SENTENCE_MOST)
+            cautious = [
+                *((place, 0.0) for place in wide),
+                *((place, NEAR_CAUTION) for place in near),
+                *((place, SENTENCE_CAUTION) for place in alone),
+            ]
+            cautious.sort(key=lambda item: (item[0].start, item[0].end))
+        places = [place for place, _ in cautious]
+        keys = [(text[place.start : place.end], prompt) for place in places]
+        return Cut(keys, places, [caution for _, caution in cautious], len(offsets))
 
     def _remembered(self, keys: dict[WindowKey, None]) -> dict[WindowKey, Scores]:
         with self._lock:
@@ -128,20 +148,19 @@ class EmbeddedClassifier:
                 self._memory.popitem(last=False)
 
 
-def _summary(rows: Sequence[Scores], places: Sequence[Window], tokens: int) -> PassageScores:
+def _summary(rows: Sequence[Scores], cut: Cut) -> PassageScores:
     if not rows:
-        return PassageScores(dict.fromkeys(CATEGORIES, 0.0), (), tokens)
+        return PassageScores(dict.fromkeys(CATEGORIES, 0.0), (), cut.tokens)
     table = np.stack(rows)
-    if len(places) > 1:
-        near = np.array([place.last - place.first <= NEAR_TOKENS for place in places])
+    if len(rows) > 1:
         attacks = np.array([name in ATTACKS for name in CATEGORIES])
-        table = _lowered(table, near[:, None] * NEAR_CAUTION + attacks * ATTACK_CAUTION)
+        table = _lowered(table, np.array(cut.cautions)[:, None] + attacks * ATTACK_CAUTION)
     categories = dict(zip(CATEGORIES, table.max(0).tolist(), strict=True))
     scored = tuple(
         WindowScore(place.start, place.end, score)
-        for place, score in zip(places, table.max(1).tolist(), strict=True)
+        for place, score in zip(cut.places, table.max(1).tolist(), strict=True)
     )
-    return PassageScores(categories, scored, tokens)
+    return PassageScores(categories, scored, cut.tokens)
 
 
 def _lowered(scores: Scores, logits: NDArray[np.float64]) -> Scores:

@@ -6,8 +6,14 @@ longer than the overlap is whole in at least one of them.
 
 from __future__ import annotations
 
+import re
+from bisect import bisect_left
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
+
+# Up to the blank, and not beyond: a SentencePiece token begins with the blank in front of it.
+_SENTENCE_END = re.compile(r"[.!?。！？…]+[\"')\]]*(?=\s)|(?=\n)")
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,3 +71,24 @@ def windows(
         end = length if last == len(offsets) else offsets[last][0]
         found.append(Window(first, last, start, max(start, end)))
     return found
+
+
+def sentences(
+    text: str, offsets: Sequence[tuple[int, int]], fewest: int, most: int
+) -> list[Window]:
+    """Cut a text at the ends of its sentences and lines.
+
+    Args:
+        text: The text.
+        offsets: The characters of each of its tokens.
+        fewest: Shorter sentences, in tokens, are left out.
+        most: Longer ones, too: `windows` covers them.
+    """
+    begins = [begin for begin, _ in offsets]
+    ends = [found.end() for found in _SENTENCE_END.finditer(text)]
+    cuts = [0, *(bisect_left(begins, end) for end in ends), len(offsets)]
+    return [
+        Window(first, last, begins[first], begins[last] if last < len(begins) else len(text))
+        for first, last in pairwise(cuts)
+        if fewest <= last - first <= most
+    ]

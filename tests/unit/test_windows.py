@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from langchain_safeguard.embedded.windows import Window, spans, windows
+from langchain_safeguard.embedded.windows import Window, sentences, spans, windows
 
 sizes = st.integers(1, 40).flatmap(lambda size: st.tuples(st.just(size), st.integers(0, size - 1)))
 
@@ -66,3 +66,33 @@ def test_no_tokens_no_windows() -> None:
 def test_an_overlap_outside_the_window_is_refused(overlap: int) -> None:
     with pytest.raises(ValueError, match="overlap must be at least 0 and less than size"):
         spans(10, 8, overlap)
+
+
+def _letters(text: str) -> list[tuple[int, int]]:
+    """Every character that is not blank is a token of its own."""
+    return [(place, place + 1) for place, letter in enumerate(text) if not letter.isspace()]
+
+
+def test_sentences_are_cut_at_their_ends_and_at_lines() -> None:
+    text = "One two. Three?! (Four.) five\nsix"
+    found = sentences(text, _letters(text), 1, 20)
+    assert [text[window.start : window.end] for window in found] == [
+        "One two. ",
+        "Three?! ",
+        "(Four.) ",
+        "five\n",
+        "six",
+    ]
+
+
+def test_too_short_and_too_long_sentences_are_left_out() -> None:
+    text = "Ab. Abcdef. Abcdefghijk."
+    found = sentences(text, _letters(text), 5, 8)
+    assert [text[window.start : window.end] for window in found] == ["Abcdef. "]
+
+
+@given(st.text("ab .!\n가", max_size=80))
+def test_sentences_share_nothing_and_leave_nothing_out(text: str) -> None:
+    found = sentences(text, _letters(text), 1, len(text))
+    covered = [place for window in found for place in range(window.first, window.last)]
+    assert covered == list(range(len(_letters(text))))
