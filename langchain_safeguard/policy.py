@@ -186,6 +186,22 @@ class Policy:
         return cls.from_file(Path(__file__).with_name("default_policy.yaml"))
 
     @classmethod
+    def of(cls, value: object) -> Policy:
+        """Return a policy as it is, or read it from a dict or the path of a YAML file.
+
+        Raises:
+            ConfigurationError: It is none of these.
+            PolicyError: Something in it is wrong.
+        """
+        if isinstance(value, Policy):
+            return value
+        if isinstance(value, str | Path):
+            return cls.from_file(value)
+        if isinstance(value, Mapping):
+            return cls.from_dict(value)
+        raise ConfigurationError(f"policy={value!r}; allowed: a Policy, a dict, or a file's path")
+
+    @classmethod
     def from_file(cls, path: str | Path) -> Policy:
         """Read a YAML file.
 

@@ -314,12 +314,7 @@ def _policy(
     reported = {category for guard in guards for category in (*guard.categories, Category.OTHER)}
     if policy is None:
         return Policy.default_policy().restricted_to(reported)
-    if isinstance(policy, str | Path):
-        policy = Policy.from_file(policy)
-    elif isinstance(policy, Mapping):
-        policy = Policy.from_dict(policy)
-    elif not isinstance(policy, Policy):
-        raise ConfigurationError(f"policy={policy!r}; allowed: a Policy, a dict, or a file's path")
+    policy = Policy.of(policy)
     names = ", ".join(guard.name for guard in guards)
     for rule, category in policy.unreported(reported):
         raise ConfigurationError(

@@ -70,7 +70,7 @@ class Gate:
         self.on_block = on_block
         self.refusal = refusal
         self._guard = guard
-        self._policy = None if safeguard is not None else _read(policy)
+        self._policy = None if policy is None else Policy.of(policy)
         self._lock = threading.Lock()
         self._safeguard = safeguard
         if safeguard is None and _is_loaded(guard):
@@ -180,16 +180,6 @@ def as_chunk(value: object) -> object:
         return value
     fields = {name: getattr(value, name) for name in type(value).model_fields if name != "type"}
     return AIMessageChunk(**fields, chunk_position="last")
-
-
-def _read(policy: PolicyLike | None) -> Policy | None:
-    if policy is None or isinstance(policy, Policy):
-        return policy
-    if isinstance(policy, str | Path):
-        return Policy.from_file(policy)
-    if isinstance(policy, Mapping):
-        return Policy.from_dict(policy)
-    raise ConfigurationError(f"policy={policy!r}; allowed: a Policy, a dict, or a file's path")
 
 
 def _is_loaded(guard: GuardLike | None) -> bool:
