@@ -56,6 +56,7 @@ class Verdict:
         unchecked: Parts that were not judged, such as `"image"`.
         explanation: The guard's own words, where it writes any.
         spans: The windows in which a long text was judged.
+        dropped_turns: How many earlier turns the guard did not see, because it reads only so much.
         tokens: How many tokens the guard read.
         latency_ms: How long it took, in milliseconds, waiting in the queue included.
     """
@@ -69,5 +70,6 @@ class Verdict:
     unchecked: tuple[str, ...] = ()
     explanation: str | None = None
     spans: tuple[Span, ...] = ()
+    dropped_turns: int = 0
     tokens: int | None = None
     latency_ms: float | None = None

@@ -1,6 +1,27 @@
-"""What runs a model: prompts in, completions out. Engines know nothing of safety."""
+"""What runs a model: questions in, answers out. Engines know nothing of safety."""
 
-from langchain_safeguard.engines.base import Completion, Engine, Prompt
+from langchain_safeguard.engines.base import (
+    Completion,
+    Engine,
+    LanguageEngine,
+    Piece,
+    Prompt,
+    Reading,
+    TextInput,
+    TextScores,
+    Writing,
+)
 from langchain_safeguard.engines.batching import MicroBatcher
 
-__all__ = ["Completion", "Engine", "MicroBatcher", "Prompt"]
+__all__ = [
+    "Completion",
+    "Engine",
+    "LanguageEngine",
+    "MicroBatcher",
+    "Piece",
+    "Prompt",
+    "Reading",
+    "TextInput",
+    "TextScores",
+    "Writing",
+]

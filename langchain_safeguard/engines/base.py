@@ -1,18 +1,26 @@
-"""The seam between guards and what runs them."""
+"""The seam between guards and what runs them.
+
+Two kinds of models run behind it. A text classifier reads a `TextInput` and gives `TextScores`. A
+language model reads a `Prompt` and gives a `Completion`.
+"""
 
 from __future__ import annotations
 
+import threading
+from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
+from concurrent.futures import Future
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Generic, TypeVar
 
+from langchain_safeguard.engines.batching import MicroBatcher
 from langchain_safeguard.taxonomy import Side
 from langchain_safeguard.verdict import Span
 
 
 @dataclass(frozen=True, slots=True)
-class Prompt:
-    """What a guard asks its model.
+class TextInput:
+    """What a guard asks a text classifier.
 
     Attributes:
         text: The text to judge.
@@ -26,8 +34,8 @@ class Prompt:
 
 
 @dataclass(frozen=True, slots=True)
-class Completion:
-    """What a model answered.
+class TextScores:
+    """What a text classifier answered.
 
     Attributes:
         scores: A probability per label of the model.
@@ -40,9 +48,136 @@ class Completion:
     tokens: int | None = None
 
 
-class Engine(Protocol):
-    """Runs one model."""
+@dataclass(frozen=True, slots=True)
+class Piece:
+    """A part of a prompt.
 
-    def run(self, prompts: Sequence[Prompt]) -> list[Completion]:
-        """Answer several prompts in one go, in their order."""
-        ...
+    Attributes:
+        text: Its text.
+        trusted: Whether the guard wrote it. Control tokens such as `<|eot_id|>` mean something only
+            there; in what users and models wrote they are letters like any other.
+    """
+
+    text: str
+    trusted: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class Reading:
+    """A point in the answer at which the probability of each choice is read.
+
+    Attributes:
+        name: What to call it in the completion.
+        choices: From label to its spellings; the probabilities of a label's spellings are added.
+    """
+
+    name: str
+    choices: Mapping[str, tuple[str, ...]]
+
+    def __hash__(self) -> int:
+        """Hash by content, so that what is worked out for it can be kept."""
+        return hash((self.name, tuple(self.choices.items())))
+
+
+@dataclass(frozen=True, slots=True)
+class Writing:
+    """A stretch of the answer that the model writes itself, always its likeliest next token.
+
+    Attributes:
+        limit: The most tokens it may write.
+        until: Where to stop, besides the end of the answer; it is part of what comes next, whether
+            the model got as far or not.
+        only_if: A reading and a label of it: write only if that label is the likeliest.
+    """
+
+    limit: int
+    until: str | None = None
+    only_if: tuple[str, str] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Prompt:
+    """What a guard asks a language model.
+
+    Attributes:
+        pieces: The prompt, up to where the answer begins. The last piece is a trusted one.
+        answer: The answer, from its beginning: what it is forced to say, what is read from it, and
+            what the model may write.
+    """
+
+    pieces: tuple[Piece, ...]
+    answer: tuple[str | Reading | Writing, ...]
+
+    @property
+    def text(self) -> str:
+        """Return the prompt as one text."""
+        return "".join(piece.text for piece in self.pieces)
+
+
+@dataclass(frozen=True, slots=True)
+class Completion:
+    """What a language model answered.
+
+    Attributes:
+        readings: Per reading a probability per label; they add up to 1.
+        text: The answer as a text, where the model wrote something: what was forced and what was
+            written, in their order.
+        tokens: How many tokens the prompt has.
+    """
+
+    readings: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
+    text: str | None = None
+    tokens: int | None = None
+
+
+Question = TypeVar("Question")
+Answer = TypeVar("Answer")
+
+
+class Engine(ABC, Generic[Question, Answer]):
+    """Runs one model; all that ask it share its batches.
+
+    Attributes:
+        name: What its worker thread is called.
+    """
+
+    name = "engine"
+
+    def __init__(self) -> None:
+        """Start without a queue."""
+        self._queue: MicroBatcher[Question, Answer] | None = None
+        self._queue_lock = threading.Lock()
+
+    @abstractmethod
+    def run(self, questions: Sequence[Question]) -> list[Answer]:
+        """Answer several questions in one go, in their order; called by one thread at a time."""
+
+    @property
+    def queue(self) -> MicroBatcher[Question, Answer]:
+        """Return the queue in front of the model."""
+        with self._queue_lock:
+            if self._queue is None:
+                self._queue = MicroBatcher(self.run, name=self.name)
+            return self._queue
+
+    def submit(self, question: Question) -> Future[Answer]:
+        """Ask; the future can be waited for, awaited and cancelled."""
+        return self.queue.submit(question)
+
+
+class LanguageEngine(Engine[Prompt, Completion]):
+    """An engine around a language model: it also knows how long things are for its model.
+
+    Attributes:
+        limit: The most tokens a prompt may have.
+    """
+
+    limit: int
+
+    @abstractmethod
+    def measure(self, prompt: Prompt) -> int:
+        """Return how many tokens a prompt has."""
+
+    @abstractmethod
+    def offsets(self, text: str) -> list[tuple[int, int]]:
+        """Return the first and one past the last character of each token of a text."""

@@ -1,7 +1,7 @@
 """What a guard is.
 
-A user's own guard subclasses `Guard` and writes `check`. A guard model subclasses `ModelGuard` and
-writes two pure functions, `render` and `read`.
+A user's own guard subclasses `Guard` and writes `check`. A guard model is a `ModelGuard`: an engine
+that runs it and a `Family` that knows how it is asked and read.
 """
 
 from __future__ import annotations
@@ -11,13 +11,16 @@ import time
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from concurrent.futures import Future
-from dataclasses import replace
-from typing import TypeVar
+from dataclasses import dataclass, replace
+from typing import Any, Generic, TypeVar
 
 from langchain_safeguard.conversation import Conversation
-from langchain_safeguard.engines import Completion, Engine, MicroBatcher, Prompt
+from langchain_safeguard.engines import Engine, LanguageEngine
+from langchain_safeguard.engines.base import Answer, Question
 from langchain_safeguard.errors import GuardTimeoutError
-from langchain_safeguard.taxonomy import Category, Side
+from langchain_safeguard.guards.family import Family
+from langchain_safeguard.guards.windows import Window, fit, riskiest
+from langchain_safeguard.taxonomy import SIDES, Category, Side
 from langchain_safeguard.threads import in_thread
 from langchain_safeguard.verdict import Verdict
 
@@ -33,6 +36,8 @@ class Guard(ABC):
     """Which version of its weights judges, where known."""
     categories: frozenset[Category] = frozenset(Category)
     """All it can report. A policy that names another category is an error."""
+    sides: frozenset[Side] = frozenset(SIDES)
+    """The sides it can judge; on others it is not asked."""
 
     @abstractmethod
     def check(self, conversations: Sequence[Conversation], side: Side) -> list[Verdict]:
@@ -60,30 +65,41 @@ class Guard(ABC):
         return await asyncio.wrap_future(call)
 
 
-class ModelGuard(Guard):
+@dataclass(frozen=True, slots=True)
+class _Job(Generic[Answer]):
+    """What was asked about one window of one conversation."""
+
+    window: Window
+    answers: Sequence[Future[Answer]]
+
+
+class ModelGuard(Guard, Generic[Question, Answer]):
     """A guard around a model that an engine runs; concurrent calls share its batches.
+
+    Texts too long for the model are judged in windows that overlap; the riskiest decides.
 
     Args:
         engine: What runs the model.
+        family: How it is asked and read.
+        name: What it is called in verdicts; the family's name if left out.
+        revision: Which version of its weights judges, where known.
     """
 
-    def __init__(self, engine: Engine) -> None:
-        """Start a queue in front of the engine."""
-        self._batcher: MicroBatcher[Prompt, Completion] = MicroBatcher(
-            engine.run, name=f"guard-{self.name}"
-        )
-
-    @abstractmethod
-    def render(self, conversation: Conversation, side: Side) -> Prompt:
-        """Put a conversation into the model's own form."""
-
-    @abstractmethod
-    def read(self, completion: Completion) -> Verdict:
-        """Read the model's answer.
-
-        Raises:
-            GuardOutputError: It cannot be read.
-        """
+    def __init__(
+        self,
+        engine: Engine[Question, Answer],
+        family: Family[Question, Answer],
+        *,
+        name: str | None = None,
+        revision: str | None = None,
+    ) -> None:
+        """Store."""
+        self.engine = engine
+        self.family = family
+        self.name = name or family.name
+        self.revision = revision
+        self.categories = family.categories
+        self.sides = family.sides
 
     def check(self, conversations: Sequence[Conversation], side: Side) -> list[Verdict]:
         """Judge in common batches with all other callers."""
@@ -95,32 +111,66 @@ class ModelGuard(Guard):
         """Judge in common batches with all other callers, but wait no longer than that."""
         begin = time.perf_counter()
         verdicts = []
-        for future in self._submit(conversations, side):
-            left = None if seconds is None else begin + seconds - time.perf_counter()
-            verdicts.append(self._timed(result_within(future, left), begin))
+        for jobs in self._ask(conversations, side):
+            answered = []
+            for job in jobs:
+                found = [
+                    result_within(
+                        answer,
+                        None if seconds is None else begin + seconds - time.perf_counter(),
+                    )
+                    for answer in job.answers
+                ]
+                answered.append((job.window, found))
+            verdicts.append(self._verdict(answered, side, begin))
         return verdicts
 
     async def acheck(self, conversations: Sequence[Conversation], side: Side) -> list[Verdict]:
         """Judge in common batches with all other callers."""
         begin = time.perf_counter()
-        futures = self._submit(conversations, side)
-        completions = await asyncio.gather(*map(asyncio.wrap_future, futures))
-        return [self._timed(completion, begin) for completion in completions]
+        verdicts = []
+        # Tokenizing a long text takes time; the event loop goes on meanwhile.
+        for jobs in await asyncio.to_thread(self._ask, conversations, side):
+            answered = []
+            for job in jobs:
+                found = await asyncio.gather(*map(asyncio.wrap_future, job.answers))
+                answered.append((job.window, found))
+            verdicts.append(self._verdict(answered, side, begin))
+        return verdicts
 
     @property
     def stats(self) -> dict[str, int]:
-        """Return how many checks were run so far, and in how many forward passes."""
-        return {"checks": self._batcher.items, "passes": self._batcher.passes}
+        """Return how many questions were asked so far, and in how many batches."""
+        return {"checks": self.engine.queue.items, "passes": self.engine.queue.passes}
 
-    def _submit(
-        self, conversations: Sequence[Conversation], side: Side
-    ) -> list[Future[Completion]]:
-        prompts = [self.render(conversation, side) for conversation in conversations]
-        return [self._batcher.submit(prompt) for prompt in prompts]
+    def _ask(self, conversations: Sequence[Conversation], side: Side) -> list[list[_Job[Answer]]]:
+        """Queue all questions about all windows."""
+        rendered = [
+            [(window, self.family.render(window.conversation, side)) for window in windows]
+            for windows in (self._windows(each, side) for each in conversations)
+        ]
+        return [
+            [_Job(window, [*map(self.engine.submit, asked)]) for window, asked in windows]
+            for windows in rendered
+        ]
 
-    def _timed(self, completion: Completion, begin: float) -> Verdict:
-        verdict = self.read(completion)
-        return replace(verdict, latency_ms=(time.perf_counter() - begin) * 1000)
+    def _windows(self, conversation: Conversation, side: Side) -> list[Window]:
+        engine: Any = self.engine
+        if not isinstance(engine, LanguageEngine):
+            return [Window(conversation)]
+
+        def measure(part: Conversation) -> int:
+            return max(engine.measure(prompt) for prompt in self.family.render(part, side))
+
+        return fit(conversation, side, measure=measure, offsets=engine.offsets, limit=engine.limit)
+
+    def _verdict(
+        self, answered: Sequence[tuple[Window, Sequence[Answer]]], side: Side, begin: float
+    ) -> Verdict:
+        verdicts = [(window, self.family.read(found, side)) for window, found in answered]
+        verdict = riskiest(verdicts)
+        latency = (time.perf_counter() - begin) * 1000
+        return replace(verdict, guard=self.name, revision=self.revision, latency_ms=latency)
 
 
 def result_within(future: Future[T], seconds: float | None) -> T:

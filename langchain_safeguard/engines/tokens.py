@@ -1,0 +1,111 @@
+"""Prompts as token ids: what users wrote can never become a control token of the guard model."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from typing import Any
+
+from langchain_safeguard.engines.base import Piece
+
+
+class PromptTokenizer:
+    """Turns pieces of a prompt into token ids.
+
+    Args:
+        tokenizer: A tokenizer of transformers.
+    """
+
+    def __init__(self, tokenizer: Any) -> None:
+        """Find the control tokens and how a text begins."""
+        self._tokenizer = tokenizer
+        added = tokenizer.added_tokens_decoder.values()
+        self._special = {str(token.content) for token in added if token.special}
+        # Gemma's vocabulary has line breaks and HTML tags as added tokens: ordinary text.
+        self._added = {str(token.content) for token in added if not token.content.isspace()}
+        begin = tokenizer("a")["input_ids"][:1]
+        self._bos = begin if begin == [tokenizer.bos_token_id] else []
+        self._newline = self._plain("\n")
+        self.eos: frozenset[int] = frozenset(
+            {tokenizer.eos_token_id, *map(self._id, _ENDINGS)} - {None, tokenizer.unk_token_id}
+        )
+
+    def encode(self, pieces: Sequence[Piece]) -> list[int]:
+        """Return the tokens of a prompt, with exactly one token for its beginning.
+
+        Without control tokens in pieces that are not trusted, these are the tokens of the joined
+        text. Where there are some, they are read as letters.
+        """
+        text = "".join(piece.text for piece in pieces)
+        cuts = self._cuts(text, pieces)
+        ids = self._plain(text[: cuts[0]] if cuts else text)
+        for begin, end in zip(cuts, [*cuts[1:], len(text)], strict=True):
+            ids += self._inside(text[begin:end])
+        return ids if not self._bos or self._bos[0] in ids[:2] else self._bos + ids
+
+    def after(self, before: str, text: str) -> list[int] | None:
+        """Return the tokens of `text` where it follows the trusted text `before`.
+
+        `None` if its beginning melts into one token with the end of `before`, or if the vocabulary
+        has no tokens for it.
+        """
+        begin, whole = self._plain(before), self._plain(before + text)
+        if whole[: len(begin)] != begin or len(whole) == len(begin):
+            return None
+        ids = whole[len(begin) :]
+        return None if self._tokenizer.unk_token_id in ids else ids
+
+    def decode(self, ids: Sequence[int]) -> str:
+        """Return the text of tokens that a model wrote, control tokens included."""
+        text: str = self._tokenizer.decode(ids, skip_special_tokens=False)
+        return text
+
+    def offsets(self, text: str) -> list[tuple[int, int]]:
+        """Return the characters of each token."""
+        found = self._tokenizer(text, add_special_tokens=False, return_offsets_mapping=True)
+        return [(int(begin), int(end)) for begin, end in found["offset_mapping"]]
+
+    def _cuts(self, text: str, pieces: Sequence[Piece]) -> list[int]:
+        """Return where to cut so that no control token is left that the guard did not write."""
+        trusted = "".join(piece.text for piece in pieces if piece.trusted)
+        control = self._special | {token for token in self._added if token in trusted}
+        if not control:
+            return []
+        ours: list[tuple[int, int]] = []
+        at = 0
+        for piece in pieces:
+            if piece.trusted:
+                ours.append((at, at + len(piece.text)))
+            at += len(piece.text)
+        pattern = re.compile("|".join(sorted(map(re.escape, control), key=len, reverse=True)))
+        cuts, at = [], 0
+        while match := pattern.search(text, at):
+            if any(begin <= match.start() and match.end() <= end for begin, end in ours):
+                at = match.end()
+                continue
+            # After its first letter; what follows could be the beginning of another one.
+            at = match.start() + 1
+            cuts.append(at)
+        return cuts
+
+    def _plain(self, text: str) -> list[int]:
+        ids: list[int] = self._tokenizer(text, add_special_tokens=False)["input_ids"]
+        return ids
+
+    def _inside(self, text: str) -> list[int]:
+        """Encode a text that does not stand at the beginning.
+
+        Some tokenizers put a space in front of a beginning; a line break takes its place.
+        """
+        ids = self._plain("\n" + text)
+        if ids[: len(self._newline)] == self._newline:
+            return ids[len(self._newline) :]
+        return self._plain(text)
+
+    def _id(self, token: str) -> int | None:
+        ids = self._plain(token)
+        return ids[0] if len(ids) == 1 and token in self._special else None
+
+
+_ENDINGS = ("<|eot_id|>", "<|eot|>", "<|im_end|>", "<end_of_turn>", "<|end_of_text|>", "<|return|>")
+"""Tokens that end an answer in some family, besides the tokenizer's own."""

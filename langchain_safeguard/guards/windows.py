@@ -1,0 +1,113 @@
+"""Long texts: windows that overlap, all of them judged, so that nothing is cut off silently."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+
+from langchain_safeguard.conversation import Conversation, Turn
+from langchain_safeguard.taxonomy import Category, Side
+from langchain_safeguard.verdict import Finding, Span, Verdict
+
+_OVERLAP = 8
+"""A window shares this part (one over it) with the one before it."""
+_LEAST = 32
+"""The fewest tokens of a text that a window holds, however long the policy is."""
+
+
+@dataclass(frozen=True, slots=True)
+class Window:
+    """A part of a conversation that fits into a model.
+
+    Attributes:
+        conversation: The part: the last turns, and all or a stretch of the judged one.
+        start: The first character of the judged text that is in it.
+        end: One past the last one; `None` means to its end.
+        dropped: How many earlier turns are left out.
+    """
+
+    conversation: Conversation
+    start: int = 0
+    end: int | None = None
+    dropped: int = 0
+
+
+def fit(
+    conversation: Conversation,
+    side: Side,
+    *,
+    measure: Callable[[Conversation], int],
+    offsets: Callable[[str], Sequence[tuple[int, int]]],
+    limit: int,
+) -> list[Window]:
+    """Cut a conversation into windows that a model can read whole.
+
+    Earlier turns go first, the oldest before the others. A judged text that is still too long is
+    read in stretches, with as much of the turns before it as fits into a quarter of the room.
+
+    Args:
+        conversation: The conversation.
+        side: Which side is judged.
+        measure: Returns how many tokens the model has to read for a conversation.
+        offsets: Returns the characters of each token of a text.
+        limit: The most tokens the model reads at once.
+    """
+    if measure(conversation) <= limit:
+        return [Window(conversation)]
+    checked = conversation.checked(side)
+    bare = Conversation((replace(checked, text=""),))
+    room = max(limit - measure(bare), _LEAST)
+    tokens = offsets(checked.text)
+    for_context = max(room - len(tokens), room // 4)
+    context: list[Turn] = []
+    turns = conversation.context(side)
+    for turn in reversed(turns):
+        # Measured with the words around it, which are part of what it costs.
+        more = measure(Conversation((turn, *context, bare.turns[0]))) - measure(bare)
+        if more > for_context:
+            break
+        context.insert(0, turn)
+    dropped = len(turns) - len(context)
+    whole = Conversation((*context, checked))
+    used = measure(whole) - len(tokens)
+    if used + len(tokens) <= limit:
+        return [Window(whole, dropped=dropped)]
+    size = max(limit - used, _LEAST)
+    step = max(size - size // _OVERLAP, 1)
+    windows = []
+    for first in range(0, max(len(tokens) - size + step, 1), step):
+        stretch = tokens[first : first + size]
+        start, end = stretch[0][0], stretch[-1][1]
+        part = Conversation((*context, replace(checked, text=checked.text[start:end])))
+        windows.append(Window(part, start, end, dropped))
+    return windows
+
+
+def riskiest(verdicts: Sequence[tuple[Window, Verdict]]) -> Verdict:
+    """Make one verdict of those on the windows of one text: the worst of everything."""
+    if len(verdicts) == 1:
+        [(window, verdict)] = verdicts
+        return replace(verdict, dropped_turns=window.dropped)
+    worst = max((v for _, v in verdicts), key=lambda v: (v.failed, v.score or 0.0))
+    found: dict[tuple[Category, str | None], Finding] = {}
+    for _, verdict in verdicts:
+        for finding in verdict.findings:
+            known = found.get((finding.category, finding.code))
+            if known is None or (known.score is not None and _risk(finding) > known.score):
+                found[finding.category, finding.code] = finding
+    scores = [verdict.score for _, verdict in verdicts if verdict.score is not None]
+    return replace(
+        worst,
+        score=max(scores, default=None),
+        findings=tuple(sorted(found.values(), key=lambda finding: -_risk(finding))),
+        spans=tuple(
+            Span(window.start, window.end or 0, verdict.score or 0.0)
+            for window, verdict in verdicts
+        ),
+        tokens=sum(verdict.tokens or 0 for _, verdict in verdicts),
+        dropped_turns=verdicts[0][0].dropped,
+    )
+
+
+def _risk(finding: Finding) -> float:
+    return 1.0 if finding.score is None else finding.score
