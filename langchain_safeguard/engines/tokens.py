@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from itertools import pairwise
 from typing import Any
 
 from langchain_safeguard.engines.base import Piece
@@ -39,7 +40,7 @@ class PromptTokenizer:
         text = "".join(piece.text for piece in pieces)
         cuts = self._cuts(text, pieces)
         ids = self._plain(text[: cuts[0]] if cuts else text)
-        for begin, end in zip(cuts, [*cuts[1:], len(text)], strict=True):
+        for begin, end in pairwise([*cuts, len(text)]):
             ids += self._inside(text[begin:end])
         return ids if not self._bos or self._bos[0] in ids[:2] else self._bos + ids
 
