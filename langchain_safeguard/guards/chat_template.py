@@ -37,30 +37,35 @@ class ChatTemplate:
     speakers: tuple[str, ...] = ()
     tokens: Mapping[str, str] = field(default_factory=dict)
 
-    def render(self, messages: Sequence[Mapping[str, str]], **options: Any) -> tuple[Piece, ...]:
-        """Return the prompt for messages with a `role` and a text as `content`.
+    def render(
+        self, messages: Sequence[Mapping[str, str | Sequence[Piece]]], **options: Any
+    ) -> tuple[Piece, ...]:
+        """Return the prompt for messages with a `role` and a `content`.
 
         Args:
-            messages: The messages. Their texts are stripped, as templates do.
+            messages: The messages. A text is what a user or a model wrote, and stripped, as most
+                templates do; pieces are taken as they are, for messages that are partly or wholly
+                the guard's own words.
             options: What else the template takes.
 
         Raises:
             ConfigurationError: The template refuses the messages, or leaves out the last one.
         """
-        slots = [f"\ue0f0{number}\ue0f1" for number in range(len(messages))]
-        turns = [
-            {"role": message["role"], "content": slot}
-            for message, slot in zip(messages, slots, strict=True)
+        texts: list[str] = []
+        turns: list[dict[str, Any]] = [
+            {"role": message["role"], "content": _with_slots(message["content"], texts)}
+            for message in messages
         ]
+        last = _slot(len(texts) - 1)
         rendered = self._render(turns, options)
-        if slots[-1] not in rendered:
+        if last not in rendered:
             # Some templates read a list of parts and render nothing at all for a plain string.
             for turn in turns:
-                turn["content"] = [{"type": "text", "text": turn["content"]}]  # type: ignore[assignment]
+                turn["content"] = [{"type": "text", "text": turn["content"]}]
             rendered = self._render(turns, options)
-        if slots[-1] not in rendered:
+        if last not in rendered:
             raise ConfigurationError("the chat template leaves out the message to judge")
-        return self._pieces(rendered, [message["content"].strip() for message in messages])
+        return self._pieces(rendered, texts)
 
     def _pieces(self, rendered: str, texts: Sequence[str]) -> tuple[Piece, ...]:
         pieces = []
@@ -101,6 +106,23 @@ class ChatTemplate:
         )
         environment.globals["raise_exception"] = raise_exception
         return environment.from_string(self.source)
+
+
+def _slot(number: int) -> str:
+    return f"\ue0f0{number}\ue0f1"
+
+
+def _with_slots(content: str | Sequence[Piece], texts: list[str]) -> str:
+    """Return a message with placeholders for what is not the guard's own, added to `texts`."""
+    pieces = [Piece(content.strip(), trusted=False)] if isinstance(content, str) else content
+    said = ""
+    for piece in pieces:
+        if piece.trusted:
+            said += piece.text
+            continue
+        said += _slot(len(texts))
+        texts.append(piece.text)
+    return said
 
 
 def shipped(name: str) -> str:
