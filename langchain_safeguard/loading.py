@@ -1,87 +1,282 @@
-"""Guards by name. Each checkpoint is loaded once per process, whoever asks."""
+"""Guards by name or folder. The weights of a checkpoint are loaded once per process."""
 
 from __future__ import annotations
 
+import re
 import threading
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Any, TypeVar
 
-from langchain_safeguard.errors import ConfigurationError
-from langchain_safeguard.guards.base import Guard
-from langchain_safeguard.taxonomy import Side
+from langchain_safeguard.errors import ConfigurationError, GuardLoadError
+from langchain_safeguard.guards import ClassifierFamily, Family, Guard, GuardCard, ModelGuard
+from langchain_safeguard.guards.catalogue import CARDS
 
+_HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
+_EMBEDDED_WEIGHTS = "embedded.safetensors"
+_QUANTIZATIONS = ("auto", None, "4bit", "8bit")
 
-@dataclass(frozen=True, slots=True)
-class GuardCard:
-    """What there is to know about a guard before loading it.
-
-    Attributes:
-        name: What `load_guard` calls it.
-        languages: The languages it was made for.
-        sides: The sides it can judge.
-        licence: The licence of its weights.
-        size: The size of its download.
-        note: What else matters when choosing.
-    """
-
-    name: str
-    languages: tuple[str, ...]
-    sides: tuple[Side, ...]
-    licence: str
-    size: str
-    note: str
+T = TypeVar("T")
 
 
-_CARDS = (
-    GuardCard(
-        name="embedded",
-        languages=("English", "Korean"),
-        sides=("input", "output", "tool_input", "tool_output"),
-        licence="MIT",
-        size="in the package",
-        note="the default: a small classifier, milliseconds on a CPU",
-    ),
-)
-_lock = threading.Lock()
-_loaded: dict[str, Guard] = {}
+class _Once:
+    """Makes each thing once, whoever asks; different things at the same time."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._locks: dict[object, threading.Lock] = {}
+        self._made: dict[object, Any] = {}
+
+    def get(self, key: object, make: Callable[[], T]) -> T:
+        with self._lock:
+            lock = self._locks.setdefault(key, threading.Lock())
+        with lock:
+            if key not in self._made:
+                self._made[key] = make()
+            made: T = self._made[key]
+            return made
+
+
+_engines = _Once()
 
 
 def list_guards() -> tuple[GuardCard, ...]:
     """Return what `load_guard` knows by name."""
-    return _CARDS
+    return CARDS
 
 
-def load_guard(name: str | Path | Guard = "embedded") -> Guard:
-    """Load a guard, or return it if it is loaded already.
+def load_guard(
+    name: str | Path | Guard = "embedded",
+    *,
+    family: Family[Any, Any] | str | None = None,
+    revision: str | None = None,
+    dtype: str | None = None,
+    device_map: str | None = None,
+    quantization: str | None = "auto",
+    base_model: str | Path | None = None,
+    max_tokens: int | None = None,
+    cache_bytes: int = 2 << 30,
+    **options: Any,
+) -> Guard:
+    """Load a guard. Guards on the same checkpoint, loaded the same way, share its weights.
 
     Args:
-        name: `"embedded"`, or a folder with a checkpoint of the embedded guard (such as the output
-            of `python -m langchain_safeguard.training`), or a guard, which is returned as it is.
+        name: `"embedded"`; a hub id such as `"meta-llama/LlamaGuard-7b"`; a folder with a
+            checkpoint in the format of transformers, of peft, or of the embedded guard (such as the
+            output of `python -m langchain_safeguard.training`); or a guard, which is returned as
+            it is.
+        family: How the model is asked and read: a `Family`, or the name of a known guard whose kind
+            it is. If left out, it is recognised by its id or by what its folder holds.
+        revision: A branch, tag or commit of the hub.
+        dtype: `"float32"`, `"bfloat16"` or `"float16"`. If left out: what the checkpoint has on a
+            GPU, float32 on a CPU where it fits.
+        device_map: As in transformers; the GPU, if there is one, if left out.
+        quantization: `"4bit"` or `"8bit"` (bitsandbytes), `None`, or `"auto"`: as the model's card
+            loads it.
+        base_model: For an adapter: the hub id or folder of the model that it adapts.
+        max_tokens: The most tokens that the model reads at once; longer texts are judged in
+            windows. At most 4096 if left out.
+        cache_bytes: The memory for what the model has read before, in bytes.
+        options: Options of the family, such as `categories`, `per_category` or `explain`.
 
     Raises:
-        ConfigurationError: Nothing is known by that name.
-        GuardLoadError: The checkpoint is missing or damaged.
+        ConfigurationError: Nothing is known by that name, or a value or option is wrong.
+        GuardLoadError: The checkpoint cannot be loaded; the message says what to do.
+        MissingExtraError: A package is missing for its format.
     """
     if isinstance(name, Guard):
         return name
+    check_name(name)
+    if quantization not in _QUANTIZATIONS:
+        raise ConfigurationError.unknown("quantization", quantization, _QUANTIZATIONS)
+    folder = _embedded_folder(name)
+    if name == "embedded" or folder is not None:
+        if family is not None or options:
+            wrong = ", ".join([*options] or ["family"])
+            raise ConfigurationError(f"the embedded guard has no option {wrong}")
+        return _engines.get(("embedded", folder), lambda: _embedded(folder))
+    known = _known(name, family)
+    local = _folder(name, revision)
+    # Imported late, as everything that needs torch.
+    from langchain_safeguard.engines.checkpoint import Checkpoint
+    from langchain_safeguard.engines.weights import Loading
+
+    checkpoint = Checkpoint(local)
+    if not isinstance(family, Family):
+        known = known or _recognised(checkpoint)
+        if known is None:
+            raise ConfigurationError(
+                f"{str(name)!r} is no guard that is known, by its id or by its chat template; give "
+                f"family=, a Family or one of {_known_names()}"
+            )
+        family = _family(known, checkpoint, options)
+    elif options:
+        raise ConfigurationError(f"give the options {', '.join(options)} to the Family itself")
+    chosen = (known.quantization if known else None) if quantization == "auto" else quantization
+    loading = Loading(
+        folder=local,
+        base=_base(checkpoint, known, base_model),
+        dtype=dtype,
+        device_map=device_map,
+        quantization=None if checkpoint.quantized_by else chosen,
+        max_tokens=max_tokens,
+        cache_bytes=cache_bytes,
+    )
+    if checkpoint.quantized_by and quantization in ("4bit", "8bit"):
+        raise ConfigurationError(
+            f"quantization={quantization!r}, but {local} is quantised already "
+            f"({checkpoint.quantized_by}); allowed: None"
+        )
+    title = str(name) if _HUB_ID.fullmatch(str(name)) else Path(name).name
+    return _model_guard(family, loading, title, revision or checkpoint.revision)
+
+
+def fetch(name: str, revision: str | None = None) -> list[Path]:
+    """Fetch a checkpoint from the hub and, if it is an adapter, its base model; return the folders.
+
+    Raises:
+        ConfigurationError: The name is no hub id.
+        GuardError: It cannot be fetched; the message says what to do.
+    """
+    from langchain_safeguard.engines.checkpoint import Checkpoint
+    from langchain_safeguard.engines.hub import download
+
+    if not _HUB_ID.fullmatch(name):
+        raise ConfigurationError(f"{name!r} is no hub id; allowed: 'owner/model'")
+    folders = [download(name, revision)]
+    base = Checkpoint(folders[0]).adapter.get("base_model_name_or_path")
+    if base is not None and _HUB_ID.fullmatch(base):
+        folders.append(download(base))
+    return folders
+
+
+def check_name(name: object) -> None:
+    """Make sure that `load_guard` could know something by that name, without loading it.
+
+    Raises:
+        ConfigurationError: It could not.
+    """
+    if isinstance(name, Guard):
+        return
     if not isinstance(name, str | Path):
         raise ConfigurationError(
-            f"guard={name!r}; allowed: a Guard, a folder, or one of {_known_names()}"
+            f"guard={name!r}; allowed: a Guard, a folder, a hub id, or one of {_known_names()}"
         )
-    folder = None if name == "embedded" else Path(name)
-    if folder is not None and not folder.is_dir():
-        raise ConfigurationError(
-            f"unknown guard {str(name)!r}: neither a folder nor one of {_known_names()}"
-        )
-    key = str(folder.resolve()) if folder else "embedded"
-    with _lock:
-        if key not in _loaded:
-            # Imported here because torch takes seconds.
-            from langchain_safeguard.guards.embedded import EmbeddedGuard
+    if name == "embedded" or Path(name).is_dir() or _HUB_ID.fullmatch(str(name)):
+        return
+    raise ConfigurationError(
+        f"unknown guard {str(name)!r}: neither a folder, nor a hub id such as 'owner/model', nor "
+        f"one of {_known_names()}"
+    )
 
-            _loaded[key] = EmbeddedGuard(folder)
-        return _loaded[key]
+
+def _embedded(folder: Path | None) -> Guard:
+    # Imported here because torch takes seconds.
+    from langchain_safeguard.engines.embedded import EmbeddedEngine
+    from langchain_safeguard.guards.embedded import Embedded
+
+    engine = EmbeddedEngine(folder)
+    return ModelGuard(engine, Embedded(engine.labels), revision=engine.revision)
+
+
+def _embedded_folder(name: str | Path) -> Path | None:
+    folder = Path(name)
+    is_embedded = name != "embedded" and (folder / _EMBEDDED_WEIGHTS).is_file()
+    return folder.resolve() if is_embedded else None
+
+
+def _known(name: str | Path, family: Family[Any, Any] | str | None) -> GuardCard | None:
+    """Find the card by the given kind, or by the last part of the id or folder."""
+    if isinstance(family, Family):
+        return None
+    wanted = str(family) if family is not None else str(name)
+    for card in CARDS:
+        if card.name.lower() == wanted.lower():
+            return card
+    if family is not None:
+        raise ConfigurationError(
+            f"family={family!r}; allowed: a Family, or one of {_known_names()}"
+        )
+    last = Path(wanted).name.lower()
+    for card in CARDS:
+        if card.name.rpartition("/")[2].lower() == last:
+            return card
+    return None
+
+
+def _recognised(checkpoint: Any) -> GuardCard | None:
+    """Find the card by what a folder holds."""
+    base = checkpoint.adapter.get("base_model_name_or_path")
+    for card in CARDS:
+        if card.classifier:
+            if checkpoint.is_classifier and card.labels and card.labels == checkpoint.labels:
+                return card
+            continue
+        signed = card.signs and all(sign in (checkpoint.template or "") for sign in card.signs)
+        if signed or (base is not None and card.base_model == base):
+            return card
+    return None
+
+
+def _family(card: GuardCard, checkpoint: Any, options: Mapping[str, Any]) -> Family[Any, Any]:
+    given = {**card.options, **options}
+    if not card.classifier and checkpoint.template is not None:
+        given.setdefault("template", checkpoint.template)
+    try:
+        return card.family(**given)
+    except TypeError as error:
+        raise ConfigurationError(f"guard {card.name!r}: {error}") from error
+
+
+def _folder(name: str | Path, revision: str | None) -> Path:
+    folder = Path(name)
+    if folder.is_dir():
+        if not any((folder / each).is_file() for each in ("config.json", "adapter_config.json")):
+            raise GuardLoadError(
+                f"{folder} holds no checkpoint: there is neither a config.json, nor an "
+                f"adapter_config.json, nor a {_EMBEDDED_WEIGHTS}"
+            )
+        return folder.resolve()
+    from langchain_safeguard.engines.hub import download
+
+    return download(str(name), revision)
+
+
+def _base(checkpoint: Any, card: GuardCard | None, given: str | Path | None) -> Path | None:
+    """Return the folder of the model that an adapter adapts."""
+    if not checkpoint.adapter:
+        if given is not None:
+            raise ConfigurationError(
+                f"base_model={str(given)!r}, but {checkpoint.folder} is not an adapter"
+            )
+        return None
+    base = given or checkpoint.adapter.get("base_model_name_or_path")
+    base = base or (card.base_model if card else None)
+    if base is None:
+        raise ConfigurationError(f"{checkpoint.folder} is an adapter; give base_model=")
+    if not Path(base).is_dir() and not _HUB_ID.fullmatch(str(base)):
+        raise ConfigurationError(
+            f"base_model={str(base)!r} is neither a folder nor a hub id; give base_model="
+        )
+    return _folder(base, None)
+
+
+def _model_guard(family: Family[Any, Any], loading: Any, title: str, revision: str | None) -> Guard:
+    from langchain_safeguard.engines.weights import classifier_engine, language_engine
+
+    if isinstance(family, ClassifierFamily):
+        activation, labels = getattr(family, "activation", None), getattr(family, "labels", None)
+        key = (loading, activation, labels)
+        classifier = _engines.get(
+            key,
+            lambda: classifier_engine(loading, title, activation=activation, labels=labels),
+        )
+        return ModelGuard(classifier, family, name=title, revision=revision)
+    engine = _engines.get(loading, lambda: language_engine(loading, title))
+    guard = ModelGuard(engine, family, name=title, revision=revision)
+    guard.probe()
+    return guard
 
 
 def _known_names() -> str:
-    return ", ".join(repr(card.name) for card in _CARDS)
+    return ", ".join(repr(card.name) for card in CARDS)

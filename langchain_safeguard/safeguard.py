@@ -93,6 +93,17 @@ class Safeguard:
         self._audit = audit
         self._audit_text = audit_text
 
+    def require(self, side: Side) -> None:
+        """Make sure that one of the guards can judge a side; the others are not asked about it.
+
+        Raises:
+            ConfigurationError: None can.
+        """
+        if any(side in guard.sides for guard in self.guards):
+            return
+        able = "; ".join(f"{guard.name} judges {', '.join(guard.sides)}" for guard in self.guards)
+        raise ConfigurationError(f"no guard judges side={side!r}: {able}; add a guard that does")
+
     def check(
         self,
         value: object,
@@ -227,14 +238,18 @@ class Safeguard:
                         await adispatch_custom_event(EVENT, _event(step), config=config)
 
     def _judge(self, conversations: Sequence[Conversation], side: Side) -> list[list[Verdict]]:
-        asked = [caller.ask(conversations, side) for caller in self._callers]
+        asked = [caller.ask(conversations, side) for caller in self._able(side)]
         return [list(verdicts) for verdicts in zip(*asked, strict=True)]
 
     async def _ajudge(
         self, conversations: Sequence[Conversation], side: Side
     ) -> list[list[Verdict]]:
-        asked = await asyncio.gather(*(c.aask(conversations, side) for c in self._callers))
+        asked = await asyncio.gather(*(c.aask(conversations, side) for c in self._able(side)))
         return [list(verdicts) for verdicts in zip(*asked, strict=True)]
+
+    def _able(self, side: Side) -> list[GuardCaller]:
+        self.require(side)
+        return [caller for caller in self._callers if side in caller.guard.sides]
 
     def _write(self, step: Record) -> None:
         if self._audit is None:

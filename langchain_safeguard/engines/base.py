@@ -34,18 +34,38 @@ class TextInput:
 
 
 @dataclass(frozen=True, slots=True)
+class Stretch:
+    """A stretch of a long text, judged by itself.
+
+    Attributes:
+        start: Its first character.
+        end: One past its last character.
+        scores: A probability per label of the model.
+    """
+
+    start: int
+    end: int
+    scores: Mapping[str, float]
+
+
+@dataclass(frozen=True, slots=True)
 class TextScores:
     """What a text classifier answered.
 
     Attributes:
-        scores: A probability per label of the model.
-        spans: The windows in which a long text was judged.
+        scores: A probability per label of the model; of a long text, the highest in any window.
+        spans: The windows in which a long text was judged, where labels are hazards.
         tokens: How many tokens the model read.
+        stretches: The windows in which a long text was judged, where only the guard's family knows
+            which labels are hazards.
+        exclusive: Whether labels exclude each other, so that their probabilities add up to 1.
     """
 
     scores: Mapping[str, float] = field(default_factory=dict)
     spans: tuple[Span, ...] = ()
     tokens: int | None = None
+    stretches: tuple[Stretch, ...] = ()
+    exclusive: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,9 +159,11 @@ class Engine(ABC, Generic[Question, Answer]):
 
     Attributes:
         name: What its worker thread is called.
+        limit: The most tokens of a question; `None` where the engine cuts long texts by itself.
     """
 
     name = "engine"
+    limit: int | None = None
 
     def __init__(self) -> None:
         """Start without a queue."""
@@ -151,6 +173,21 @@ class Engine(ABC, Generic[Question, Answer]):
     @abstractmethod
     def run(self, questions: Sequence[Question]) -> list[Answer]:
         """Answer several questions in one go, in their order; called by one thread at a time."""
+
+    def measure(self, question: Question) -> int:
+        """Return how many tokens a question has; asked only where there is a `limit`."""
+        raise NotImplementedError
+
+    def offsets(self, text: str) -> list[tuple[int, int]]:
+        """Return the first and one past the last character of each token; likewise."""
+        raise NotImplementedError
+
+    def require(self, question: Question) -> None:
+        """Make sure that the model can answer a question.
+
+        Raises:
+            GuardLoadError: Its vocabulary has no tokens for the answers.
+        """
 
     @property
     def queue(self) -> MicroBatcher[Question, Answer]:
@@ -163,21 +200,3 @@ class Engine(ABC, Generic[Question, Answer]):
     def submit(self, question: Question) -> Future[Answer]:
         """Ask; the future can be waited for, awaited and cancelled."""
         return self.queue.submit(question)
-
-
-class LanguageEngine(Engine[Prompt, Completion]):
-    """An engine around a language model: it also knows how long things are for its model.
-
-    Attributes:
-        limit: The most tokens a prompt may have.
-    """
-
-    limit: int
-
-    @abstractmethod
-    def measure(self, prompt: Prompt) -> int:
-        """Return how many tokens a prompt has."""
-
-    @abstractmethod
-    def offsets(self, text: str) -> list[tuple[int, int]]:
-        """Return the first and one past the last character of each token of a text."""

@@ -9,7 +9,7 @@ from functools import lru_cache
 from langchain_safeguard.engines.answers import Fork, Stage, plan
 from langchain_safeguard.engines.base import (
     Completion,
-    LanguageEngine,
+    Engine,
     Prompt,
     Reading,
     Writing,
@@ -38,7 +38,7 @@ class _Row:
         return Completion(self.readings, self.said if self.wrote else None, self.asked)
 
 
-class CausalEngine(LanguageEngine):
+class CausalEngine(Engine[Prompt, Completion]):
     """An engine around a causal language model.
 
     Args:
@@ -59,21 +59,21 @@ class CausalEngine(LanguageEngine):
         self._tokenizer = tokenizer
         self._plan = lru_cache(maxsize=256)(self._planned)
 
-    def measure(self, prompt: Prompt) -> int:
+    def measure(self, question: Prompt) -> int:
         """Return how many tokens a prompt has."""
-        return len(self._tokenizer.encode(prompt.pieces))
+        return len(self._tokenizer.encode(question.pieces))
 
     def offsets(self, text: str) -> list[tuple[int, int]]:
         """Return the characters of each token of a text."""
         return self._tokenizer.offsets(text)
 
-    def check(self, prompt: Prompt) -> None:
-        """Make sure that the model's vocabulary has the words of the answer.
+    def require(self, question: Prompt) -> None:
+        """Make sure that the model can give the answer of a prompt.
 
         Raises:
-            GuardLoadError: It has not.
+            GuardLoadError: Its vocabulary has no tokens for it.
         """
-        self._stage(self._begin(prompt))
+        self._stage(self._begin(question))
 
     def run(self, questions: Sequence[Prompt]) -> list[Completion]:
         """Answer all prompts: one pass, and one more for each token that has to be written."""

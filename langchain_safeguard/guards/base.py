@@ -12,10 +12,10 @@ from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, replace
-from typing import Any, Generic, TypeVar
+from typing import Generic, TypeVar
 
 from langchain_safeguard.conversation import Conversation
-from langchain_safeguard.engines import Engine, LanguageEngine
+from langchain_safeguard.engines import Engine
 from langchain_safeguard.engines.base import Answer, Question
 from langchain_safeguard.errors import GuardTimeoutError
 from langchain_safeguard.guards.family import Family
@@ -138,6 +138,16 @@ class ModelGuard(Guard, Generic[Question, Answer]):
             verdicts.append(self._verdict(answered, side, begin))
         return verdicts
 
+    def probe(self) -> None:
+        """Make sure that the model's vocabulary has the words of the answers that are read.
+
+        Raises:
+            GuardLoadError: It has not.
+        """
+        for side in sorted(self.sides):
+            for prompt in self.family.render(Conversation.of("Hello", side), side):
+                self.engine.require(prompt)
+
     @property
     def stats(self) -> dict[str, int]:
         """Return how many questions were asked so far, and in how many batches."""
@@ -155,12 +165,12 @@ class ModelGuard(Guard, Generic[Question, Answer]):
         ]
 
     def _windows(self, conversation: Conversation, side: Side) -> list[Window]:
-        engine: Any = self.engine
-        if not isinstance(engine, LanguageEngine):
+        engine = self.engine
+        if engine.limit is None:
             return [Window(conversation)]
 
         def measure(part: Conversation) -> int:
-            return max(engine.measure(prompt) for prompt in self.family.render(part, side))
+            return max(map(engine.measure, self.family.render(part, side)))
 
         return fit(conversation, side, measure=measure, offsets=engine.offsets, limit=engine.limit)
 

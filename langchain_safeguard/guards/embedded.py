@@ -6,6 +6,7 @@ from collections.abc import Collection, Sequence
 
 from langchain_safeguard.conversation import Conversation
 from langchain_safeguard.engines import TextInput, TextScores
+from langchain_safeguard.guards.card import GuardCard
 from langchain_safeguard.guards.family import ClassifierFamily
 from langchain_safeguard.taxonomy import Category, Side
 from langchain_safeguard.verdict import Finding, Verdict
@@ -47,3 +48,15 @@ class Embedded(ClassifierFamily):
             spans=answer.spans,
             tokens=answer.tokens,
         )
+
+
+CARDS = (
+    GuardCard(
+        name="embedded",
+        family=Embedded,
+        languages=("English", "Korean"),
+        licence="MIT",
+        size="53 MB, in the package",
+        note="the default: a small classifier, milliseconds on a CPU",
+    ),
+)

@@ -19,7 +19,7 @@ from langchain_safeguard.conversation import Conversation
 from langchain_safeguard.decision import Decision
 from langchain_safeguard.errors import ConfigurationError, ContentBlockedError
 from langchain_safeguard.guards import Guard
-from langchain_safeguard.loading import list_guards
+from langchain_safeguard.loading import check_name
 from langchain_safeguard.policy import Action, Policy
 from langchain_safeguard.refusal import recorded, refusal_message, refused, with_text
 from langchain_safeguard.safeguard import Safeguard
@@ -76,6 +76,8 @@ class Gate:
         if safeguard is None and _is_loaded(guard):
             # Nothing to load, so that a policy which does not fit the guard fails here and now.
             self._safeguard = Safeguard(guard, self._policy)
+        if self._safeguard is not None:
+            self._safeguard.require(side)
 
     def __deepcopy__(self, memo: object) -> Gate:
         """Return the gate itself: it never changes, and its guard model is shared anyway."""
@@ -86,6 +88,7 @@ class Gate:
         """Return the one decision path; the guard model is loaded on first use."""
         with self._lock:
             safeguard = self._safeguard or Safeguard(self._guard, self._policy)
+            safeguard.require(self.side)
             self._safeguard = safeguard
             return safeguard
 
@@ -194,14 +197,6 @@ def _is_loaded(guard: GuardLike | None) -> bool:
     guards: Sequence[Any] = guard if several else [guard]  # type: ignore[assignment]
     if not guards:
         raise ConfigurationError("guard=[]; name at least one")
-    names = [card.name for card in list_guards()]
     for each in guards:
-        if isinstance(each, Guard):
-            continue
-        if not isinstance(each, str | Path):
-            raise ConfigurationError(
-                f"guard={each!r}; allowed: a Guard, a folder, or one of {', '.join(names)}"
-            )
-        if str(each) not in names and not Path(each).is_dir():
-            raise ConfigurationError.unknown("guard", str(each), [*names, "a folder"])
+        check_name(each)
     return all(isinstance(each, Guard) for each in guards)
