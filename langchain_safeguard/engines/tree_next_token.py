@@ -10,6 +10,7 @@ import torch
 from torch.nn import functional
 
 from langchain_safeguard.engines import tree_attention
+from langchain_safeguard.engines.memory import out_of_memory
 from langchain_safeguard.engines.next_token import Context, PlainNextToken
 from langchain_safeguard.engines.token_tree import Node, TokenTree
 from langchain_safeguard.errors import GuardError
@@ -74,7 +75,7 @@ class TreeNextToken:
             try:
                 self._forward(pack)
             except (torch.OutOfMemoryError, RuntimeError) as error:
-                if not _out_of_memory(error):
+                if not out_of_memory(error):
                     raise
                 self._spare(error)
 
@@ -196,7 +197,3 @@ def _logit_scale(config: Any) -> float:
     if scaling := getattr(config, "logits_scaling", None):
         return 1 / float(scaling)
     return float(getattr(config, "logit_scale", None) or 1.0)
-
-
-def _out_of_memory(error: Exception) -> bool:
-    return isinstance(error, torch.OutOfMemoryError) or "DefaultCPUAllocator" in str(error)
