@@ -24,7 +24,7 @@ def download(name: str, revision: str | None = None) -> Path:
             not here and the hub may not be asked.
         GuardConnectionError: The hub cannot be reached.
     """
-    from huggingface_hub import errors, snapshot_download
+    from huggingface_hub import constants, errors, snapshot_download
 
     at = f" at revision {revision!r}" if revision else ""
     try:
@@ -46,10 +46,14 @@ def download(name: str, revision: str | None = None) -> Path:
             f"there is no {name!r} on the hub, or it is private: check the spelling, or log in "
             "with 'hf auth login'"
         ) from error
-    except (errors.LocalEntryNotFoundError, errors.HFValidationError) as error:
-        raise GuardLoadError(
-            f"{name!r}{at} is not on this machine and the hub cannot be asked; fetch it first: "
-            f"langchain-safeguard download {name}"
+    except errors.LocalEntryNotFoundError as error:
+        if constants.HF_HUB_OFFLINE:
+            raise GuardLoadError(
+                f"{name!r}{at} is not on this machine, and HF_HUB_OFFLINE forbids to ask the hub; "
+                f"fetch it first: langchain-safeguard download {name}"
+            ) from error
+        raise GuardConnectionError(
+            f"{name!r}{at} is not on this machine, and the hub cannot be reached"
         ) from error
     except (errors.HfHubHTTPError, OSError) as error:
         raise GuardConnectionError(

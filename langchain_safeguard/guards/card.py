@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from langchain_safeguard.guards.family import Family
-from langchain_safeguard.taxonomy import SIDES, Side
+from langchain_safeguard.taxonomy import SIDES, Category, Side
 
 Quantization = Literal["4bit", "8bit"]
 
@@ -49,3 +49,8 @@ class GuardCard:
     quantization: Quantization | None = None
     base_model: str | None = None
     classifier: bool = False
+
+    @property
+    def categories(self) -> frozenset[Category]:
+        """Return all that it can report, as its family has it by default."""
+        return self.family(**self.options).categories

@@ -19,13 +19,16 @@ class Embedded(ClassifierFamily):
     on and how well it does stands in `embedded/weights/ATTRIBUTIONS.md` and in the README.
 
     Args:
-        labels: The names of the categories that the checkpoint scores.
+        labels: The names of the categories that the checkpoint scores; those of the one in the
+            package if left out.
     """
 
     name = "embedded"
 
-    def __init__(self, labels: Collection[str]) -> None:
+    def __init__(self, labels: Collection[str] | None = None) -> None:
         """Look the categories up."""
+        if labels is None:
+            labels = set(Category) - {Category.CODE_INTERPRETER_ABUSE}
         self.categories = frozenset(map(Category.of, labels))
 
     def render(self, conversation: Conversation, side: Side) -> Sequence[TextInput]:
