@@ -92,9 +92,20 @@ def _readable(decision: Decision) -> str:
         for verdict in decision.verdicts
         if verdict.failed
     ]
+    lines += [
+        f"{verdict.guard} did not see the first {verdict.dropped_turns} turns"
+        for verdict in decision.verdicts
+        if verdict.dropped_turns
+    ]
+    lines += [
+        f"{verdict.guard} says: {verdict.explanation}"
+        for verdict in decision.verdicts
+        if verdict.explanation
+    ]
     findings = [
         [
             finding.category.value,
+            finding.code or "",
             "none" if finding.score is None else f"{finding.score:.3f}",
             "yes" if finding.category.value in decision.categories else "",
             verdict.guard,
@@ -103,7 +114,7 @@ def _readable(decision: Decision) -> str:
         for finding in verdict.findings[:_SHOWN]
     ]
     if findings:
-        lines += ["", text_table(["category", "score", "fired", "guard"], findings)]
+        lines += ["", text_table(["category", "code", "score", "fired", "guard"], findings)]
     if not decision.passes:
         lines += ["", decision.text]
     return "\n".join(lines)
