@@ -2,7 +2,25 @@
 
 from __future__ import annotations
 
-from langchain_safeguard.guards import llama_guard
+from langchain_safeguard.guards import (
+    classifier_cards,
+    embedded,
+    granite_guardian,
+    ko_safeguard,
+    llama_guard,
+    safety_llama,
+    shield_gemma,
+    wild_guard,
+)
 from langchain_safeguard.guards.card import GuardCard
 
-CARDS: tuple[GuardCard, ...] = (*llama_guard.CARDS,)
+CARDS: tuple[GuardCard, ...] = (
+    *embedded.CARDS,
+    *llama_guard.CARDS,
+    *ko_safeguard.CARDS,
+    *safety_llama.CARDS,
+    *shield_gemma.CARDS,
+    *wild_guard.CARDS,
+    *granite_guardian.CARDS,
+    *classifier_cards.CARDS,
+)

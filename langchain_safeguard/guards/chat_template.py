@@ -13,6 +13,9 @@ from langchain_safeguard.engines import Piece
 from langchain_safeguard.errors import ConfigurationError
 from langchain_safeguard.guards.markers import defuse
 
+Message = Mapping[str, str | Sequence[Piece]]
+"""A message with a `role` and a `content`."""
+
 _SLOT = re.compile("\ue0f0(\\d+)\ue0f1")
 """What stands for a message while a template is rendered; in the Unicode private use area."""
 
@@ -37,10 +40,8 @@ class ChatTemplate:
     speakers: tuple[str, ...] = ()
     tokens: Mapping[str, str] = field(default_factory=dict)
 
-    def render(
-        self, messages: Sequence[Mapping[str, str | Sequence[Piece]]], **options: Any
-    ) -> tuple[Piece, ...]:
-        """Return the prompt for messages with a `role` and a `content`.
+    def render(self, messages: Sequence[Message], **options: Any) -> tuple[Piece, ...]:
+        """Return the prompt for messages.
 
         Args:
             messages: The messages. A text is what a user or a model wrote, and stripped, as most
@@ -123,6 +124,11 @@ def _with_slots(content: str | Sequence[Piece], texts: list[str]) -> str:
         said += _slot(len(texts))
         texts.append(piece.text)
     return said
+
+
+def verbatim(role: str, text: str) -> Message:
+    """Return a message of a user or a model that keeps the white space around its text."""
+    return {"role": role, "content": (Piece(text, trusted=False),)}
 
 
 def shipped(name: str) -> str:

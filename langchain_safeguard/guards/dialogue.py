@@ -15,6 +15,10 @@ _SPEAKER: dict[Side, str] = {
 }
 """Tools are unknown to most guard models: what goes into one is the assistant's word, and what
 comes out of it is told to the assistant, as a user's word is."""
+ANSWERS: frozenset[Side] = frozenset(
+    side for side, speaker in _SPEAKER.items() if speaker == "assistant"
+)
+"""The sides on which the assistant's word is judged, with the question that led to it."""
 
 
 class Exchange(NamedTuple):

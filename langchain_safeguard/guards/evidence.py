@@ -13,7 +13,13 @@ Codes = Mapping[str, tuple[Category, ...]]
 """The categories that each code of a model stands for."""
 
 _VERDICT_LINE = re.compile(r"\s*(safe|unsafe)\s*(?:[\n,:]\s*(.*))?", re.IGNORECASE | re.DOTALL)
+_YES_OR_NO = re.compile(r"\s*(yes|no)(?=\s*(?:$|[\n.,:;!]))", re.IGNORECASE)
 _CONTROL = re.compile(r"<\|[a-z_]+\|>|</?s>|<end_of_turn>|<eos>")
+
+
+def without_control(text: str) -> str:
+    """Return an answer without the control tokens, such as `<|eot_id|>`, that end it."""
+    return _CONTROL.sub("", text)
 
 
 def safe_or_unsafe(text: str) -> tuple[bool, list[str]]:
@@ -32,6 +38,18 @@ def safe_or_unsafe(text: str) -> tuple[bool, list[str]]:
     if match[1].lower() == "safe" and codes:
         raise GuardOutputError("the answer says 'safe' and goes on")
     return match[1].lower() == "unsafe", codes
+
+
+def yes_or_no(text: str) -> bool:
+    """Read an answer that begins with `Yes` or `No`; reasons may follow, after a stop or in a line.
+
+    Raises:
+        GuardOutputError: It begins with neither.
+    """
+    match = _YES_OR_NO.match(_CONTROL.sub("", text))
+    if match is None:
+        raise GuardOutputError("the answer begins with neither 'Yes' nor 'No'")
+    return match[1].lower() == "yes"
 
 
 def judged(
@@ -75,6 +93,27 @@ def judged(
         score=score,
         explanation=explanation,
         tokens=tokens,
+    )
+
+
+def judged_each(
+    guard: str, risks: Mapping[str, float], *, table: Codes, tokens: int | None = None
+) -> Verdict:
+    """Make the verdict of a model that was asked about one hazard at a time.
+
+    Args:
+        guard: The guard's name.
+        risks: The risk of each hazard in [0, 1], by its code; the text is as risky as the riskiest.
+        table: The categories of each code.
+        tokens: How many tokens the prompts had.
+    """
+    findings = [
+        Finding(category, risk, code)
+        for code, risk in sorted(risks.items(), key=lambda item: -item[1])
+        for category in table.get(code, (Category.OTHER,))
+    ]
+    return Verdict(
+        guard=guard, findings=tuple(findings), score=max(risks.values()), tokens=tokens
     )
 
 

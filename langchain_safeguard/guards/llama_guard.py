@@ -17,7 +17,7 @@ from langchain_safeguard.errors import ConfigurationError
 from langchain_safeguard.guards.card import GuardCard
 from langchain_safeguard.guards.chat_template import ChatTemplate, shipped
 from langchain_safeguard.guards.dialogue import alternating
-from langchain_safeguard.guards.evidence import Codes, harmless, judged, safe_or_unsafe
+from langchain_safeguard.guards.evidence import Codes, harmless, judged, judged_each, safe_or_unsafe
 from langchain_safeguard.guards.family import LanguageFamily
 from langchain_safeguard.taxonomy import Category, Side
 from langchain_safeguard.verdict import Verdict
@@ -109,7 +109,8 @@ class LlamaGuard(LanguageFamily):
 
     Args:
         version: Which Llama Guard it is; their codes differ.
-        template: The checkpoint's own chat template; the one that Meta ships if left out.
+        template: The checkpoint's own chat template; the one that Meta ships
+            if it is left out or no guard's.
         categories: Hazards to judge instead of the model's own: from code, such as `"O1"`, to text.
             A code that has the text of the model's own hazard keeps its category; others become
             `other` and keep their code.
@@ -133,14 +134,16 @@ class LlamaGuard(LanguageFamily):
             raise ConfigurationError.unknown("version", version, _EDITIONS)
         self._edition = _EDITIONS[version]
         self.name = f"llama-guard-{version}"
+        if template is None or "<BEGIN UNSAFE CONTENT CATEGORIES>" not in template:
+            template = shipped(self._edition.template)
         self._template = ChatTemplate(
-            template or shipped(self._edition.template),
+            template,
             markers=MARKERS,
             speakers=SPEAKERS,
             tokens={"bos_token": "<s>" if version == "1" else "<|begin_of_text|>"},
         )
         own = self._own_sections()
-        self._sections = own if categories is None else _sections_of(categories)
+        self._sections = own if categories is None else sections_of(categories)
         self._custom = categories is not None
         self._per_category = per_category
         self._table: Codes = {
@@ -166,13 +169,7 @@ class LlamaGuard(LanguageFamily):
         """Read the probability of `unsafe`, and the hazards."""
         tokens = sum(answer.tokens or 0 for answer in answers) or None
         if self._per_category:
-            scores = {
-                code: answer.readings["verdict"]["unsafe"]
-                for code, answer in zip(self._sections, answers, strict=True)
-            }
-            top = max(scores.values())
-            likely = {code: score / top if top else 0.0 for code, score in scores.items()}
-            return judged(self.name, top, table=self._table, likely=likely, tokens=tokens)
+            return self._read_each(dict(zip(self._sections, answers, strict=True)), tokens)
         [answer] = answers
         listed: list[str] = []
         unsafe: bool | None = None
@@ -192,6 +189,16 @@ class LlamaGuard(LanguageFamily):
             likely=answer.readings.get("hazard"),
             tokens=tokens,
         )
+
+    def _read_each(self, answers: Mapping[str, Completion], tokens: int | None) -> Verdict:
+        """Read the answers to the prompts about one hazard each."""
+        if all("verdict" in answer.readings for answer in answers.values()):
+            risks = {code: answer.readings["verdict"]["unsafe"] for code, answer in answers.items()}
+            return judged_each(self.name, risks, table=self._table, tokens=tokens)
+        listed = [code for code, answer in answers.items() if safe_or_unsafe(answer.text or "")[0]]
+        if not listed:
+            return harmless(self.name, tokens)
+        return judged(self.name, None, table=self._table, listed=listed, tokens=tokens)
 
     def _answer(self, codes: Sequence[str]) -> tuple[str | Reading | Writing, ...]:
         lead, space = self._edition.lead, self._edition.space
@@ -214,7 +221,12 @@ class LlamaGuard(LanguageFamily):
         return {section.partition(":")[0]: section for section in sections}
 
 
-def _sections_of(categories: Mapping[str, str]) -> dict[str, str]:
+def sections_of(categories: Mapping[str, str]) -> dict[str, str]:
+    """Return the lines of a policy for hazards of one's own, by their codes.
+
+    Raises:
+        ConfigurationError: There is none, or one is no code with a text.
+    """
     if not categories:
         raise ConfigurationError("categories={}; name at least one")
     for code, text in categories.items():

@@ -11,6 +11,9 @@ import re
 from collections.abc import Sequence
 from functools import lru_cache
 
+_LINE_BEGIN = r"(?:^|(?<=[\r\v\f\x85\u2028\u2029]))"
+"""Where a line begins, whatever ended the one before it."""
+
 
 def defuse(text: str, markers: Sequence[str], speakers: Sequence[str] = ()) -> str:
     """Put a space into each marker, after its first letter, and before the colon of a speaker.
@@ -33,7 +36,7 @@ def _pattern(markers: tuple[str, ...], speakers: tuple[str, ...]) -> re.Pattern[
         parts.append(f"(?P<marker>{'|'.join(spelled)})")
     if speakers:
         words = "|".join(map(re.escape, speakers))
-        parts.append(rf"(?P<speaker>^[^\S\n]*(?:{words}))(?=[^\S\n]*:)")
+        parts.append(rf"(?P<speaker>{_LINE_BEGIN}[^\S\n]*(?:{words}))(?=[^\S\n]*:)")
     return re.compile("|".join(parts), re.IGNORECASE | re.MULTILINE) if parts else None
 
 
