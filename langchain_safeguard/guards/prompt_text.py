@@ -1,0 +1,105 @@
+"""Prompts that are a text with slots, alone or inside the messages of a chat template."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Collection, Iterable, Sequence
+from typing import Any
+
+from langchain_safeguard.engines import Piece
+from langchain_safeguard.errors import ConfigurationError
+from langchain_safeguard.guards.chat_template import ChatTemplate
+from langchain_safeguard.guards.markers import defuse
+
+_PART = re.compile(r"\{\{|\}\}|\{(\w+)\}")
+
+
+class PromptText:
+    """A text with slots such as `{question}`; `{{` and `}}` stand for single braces.
+
+    Other braces, such as those of JSON, stand for themselves.
+
+    Args:
+        text: The text.
+        slots: The slots it may have.
+        markers: Texts that mean something in the prompt; in what fills a slot they are defused.
+        speakers: Words that, followed by a colon at the beginning of a line, begin a turn.
+
+    Raises:
+        ConfigurationError: It has a slot that is not allowed.
+    """
+
+    def __init__(
+        self,
+        text: str,
+        slots: Collection[str],
+        *,
+        markers: Sequence[str] = (),
+        speakers: Sequence[str] = (),
+    ) -> None:
+        """Take the text apart."""
+        self._markers = tuple(markers)
+        self._speakers = tuple(speakers)
+        self._parts: list[tuple[str, bool]] = []
+        end = 0
+        for match in _PART.finditer(text):
+            self._parts.append((text[end : match.start()], False))
+            if match[1] is None:
+                self._parts.append((match[0][0], False))
+            elif match[1] in slots:
+                self._parts.append((match[1], True))
+            else:
+                raise ConfigurationError.unknown("slot", match[0], map("{{{}}}".format, slots))
+            end = match.end()
+        self._parts.append((text[end:], False))
+
+    @property
+    def slots(self) -> frozenset[str]:
+        """Return the slots it has."""
+        return frozenset(part for part, is_slot in self._parts if is_slot)
+
+    def fill(self, **values: str) -> tuple[Piece, ...]:
+        """Fill all slots with what users and models wrote, without white space around it."""
+        return joined(
+            Piece(defuse(values[part].strip(), self._markers, self._speakers), trusted=False)
+            if is_slot
+            else Piece(part)
+            for part, is_slot in self._parts
+        )
+
+
+def in_chat(
+    template: ChatTemplate, messages: Sequence[tuple[str, Sequence[Piece]]], **options: Any
+) -> tuple[Piece, ...]:
+    """Put texts into the messages of a chat template.
+
+    Args:
+        template: The template.
+        messages: The role and the text of each message. White space around a text stays, also
+            where the template would cut it off.
+        options: What else the template takes.
+
+    Raises:
+        ConfigurationError: The template refuses the messages, or leaves out the last one.
+    """
+    inner = {f"\ue0f2{number}\ue0f3": text for number, (_, text) in enumerate(messages)}
+    rendered = template.render(
+        [{"role": role, "content": slot} for slot, (role, _) in zip(inner, messages, strict=True)],
+        **options,
+    )
+    return joined(
+        part for piece in rendered for part in ([piece] if piece.trusted else inner[piece.text])
+    )
+
+
+def joined(pieces: Iterable[Piece]) -> tuple[Piece, ...]:
+    """Make one piece of neighbours that are trusted alike, and leave out empty ones."""
+    found: list[Piece] = []
+    for piece in pieces:
+        if not piece.text:
+            continue
+        if found and found[-1].trusted == piece.trusted:
+            found[-1] = Piece(found[-1].text + piece.text, piece.trusted)
+        else:
+            found.append(piece)
+    return tuple(found)
