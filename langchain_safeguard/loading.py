@@ -11,6 +11,7 @@ from typing import Any, TypeVar
 from langchain_safeguard.errors import ConfigurationError, GuardLoadError
 from langchain_safeguard.guards import ClassifierFamily, Family, Guard, GuardCard, ModelGuard
 from langchain_safeguard.guards.catalogue import CARDS
+from langchain_safeguard.taxonomy import Side
 
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
 _EMBEDDED_WEIGHTS = "embedded.safetensors"
@@ -168,6 +169,14 @@ def check_name(name: object) -> None:
         f"unknown guard {str(name)!r}: neither a folder, nor a hub id such as 'owner/model', nor "
         f"one of {_known_names()}"
     )
+
+
+def judges(name: str | Path | Guard, side: Side) -> bool:
+    """Tell whether a guard can judge a side, as far as that is known before it is loaded."""
+    if isinstance(name, Guard):
+        return side in name.sides
+    card = _known(name, None)
+    return card is None or side in card.sides
 
 
 def _embedded(folder: Path | None) -> Guard:

@@ -117,13 +117,15 @@ def classifier_engine(
 def _load(kind: Any, checkpoint: Checkpoint, loading: Loading) -> Any:
     """Load the weights of a checkpoint, without an adapter."""
     options = _options(checkpoint, loading)
+    kinds = ", ".join(checkpoint.config.get("architectures") or ["no architecture"])
     try:
         # A progress bar comes from transformers.
-        return kind.from_pretrained(
+        model, report = kind.from_pretrained(
             checkpoint.folder,
             use_safetensors=True,
             trust_remote_code=False,
             local_files_only=True,
+            output_loading_info=True,
             **options,
         )
     except ImportError as error:
@@ -131,10 +133,17 @@ def _load(kind: Any, checkpoint: Checkpoint, loading: Loading) -> Any:
             f"{checkpoint.folder} needs a package that is not installed: {error}"
         ) from error
     except (OSError, ValueError, RuntimeError, KeyError) as error:
-        kinds = ", ".join(checkpoint.config.get("architectures") or ["no architecture"])
         raise GuardLoadError(
             f"{checkpoint.folder} ({kinds}) cannot be loaded with {kind.__name__}: {error}"
         ) from error
+    lacking = sorted(map(str, [*report["missing_keys"], *report["mismatched_keys"]]))
+    if lacking:
+        # Transformers fills them with random numbers: a guard that answers, but knows nothing.
+        raise GuardLoadError(
+            f"{checkpoint.folder} ({kinds}) lacks {len(lacking)} weights that {kind.__name__} "
+            f"needs, {lacking[0]} among them"
+        )
+    return model
 
 
 def _options(checkpoint: Checkpoint, loading: Loading) -> dict[str, Any]:

@@ -19,7 +19,7 @@ from langchain_safeguard.conversation import Conversation
 from langchain_safeguard.decision import Decision
 from langchain_safeguard.errors import ConfigurationError, ContentBlockedError
 from langchain_safeguard.guards import Guard
-from langchain_safeguard.loading import check_name
+from langchain_safeguard.loading import check_name, judges
 from langchain_safeguard.policy import Action, Policy
 from langchain_safeguard.refusal import recorded, refusal_message, refused, with_text
 from langchain_safeguard.safeguard import Safeguard
@@ -73,7 +73,7 @@ class Gate:
         self._policy = None if policy is None else Policy.of(policy)
         self._lock = threading.Lock()
         self._safeguard = safeguard
-        if safeguard is None and _is_loaded(guard):
+        if safeguard is None and _is_loaded(guard, side):
             # Nothing to load, so that a policy which does not fit the guard fails here and now.
             self._safeguard = Safeguard(guard, self._policy)
         if self._safeguard is not None:
@@ -185,11 +185,11 @@ def as_chunk(value: object) -> object:
     return AIMessageChunk(**fields, chunk_position="last")
 
 
-def _is_loaded(guard: GuardLike | None) -> bool:
+def _is_loaded(guard: GuardLike | None, side: Side) -> bool:
     """Check the names of guards, and tell whether none of them needs loading.
 
     Raises:
-        ConfigurationError: Nothing is known by one of the names.
+        ConfigurationError: Nothing is known by one of the names, or none judges that side.
     """
     if guard is None:
         return False
@@ -199,4 +199,6 @@ def _is_loaded(guard: GuardLike | None) -> bool:
         raise ConfigurationError("guard=[]; name at least one")
     for each in guards:
         check_name(each)
+    if not any(judges(each, side) for each in guards):
+        raise ConfigurationError(f"guard={guard!r} judges other sides than {side!r}")
     return all(isinstance(each, Guard) for each in guards)

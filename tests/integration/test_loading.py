@@ -1,0 +1,214 @@
+"""Loading guard models: what is loaded once, and what is said when something cannot be loaded."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import struct
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import pytest
+from transformers import BertConfig, BertModel
+
+from langchain_safeguard import (
+    ConfigurationError,
+    GuardLoadError,
+    InputGuard,
+    Safeguard,
+    SafeguardError,
+    load_guard,
+)
+from langchain_safeguard.guards import ModelGuard
+from tests.tiny_guards import tiny_llama_guard
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tiny_llama_guard(tmp_path_factory.mktemp("guard"))
+
+
+@pytest.fixture
+def copied(folder: Path, tmp_path: Path) -> Path:
+    copy = tmp_path / "guard"
+    shutil.copytree(folder, copy)
+    return copy
+
+
+def loaded(name: Any, **options: Any) -> ModelGuard[Any, Any]:
+    guard = load_guard(name, **options)
+    assert isinstance(guard, ModelGuard)
+    return guard
+
+
+# what is loaded
+
+
+def test_a_folder_is_recognised_by_its_template(folder: Path) -> None:
+    guard = loaded(folder)
+    assert guard.family.name == "llama-guard-3-1b"
+    score = Safeguard(guard).check("Hello").score
+    assert score is not None and 0 < score < 1
+
+
+def test_weights_are_loaded_once_however_many_guards_and_threads(copied: Path) -> None:
+    with ThreadPoolExecutor(8) as pool:
+        guards = [*pool.map(lambda _: loaded(copied), range(16))]
+    assert len({id(guard.engine) for guard in guards}) == 1
+    other = loaded(copied, categories={"C1": "Talk of competitors."}, per_category=True)
+    assert other.engine is guards[0].engine
+
+
+def test_another_precision_is_another_model_with_nearly_the_same_scores(folder: Path) -> None:
+    scores = [
+        Safeguard(loaded(folder, **options)).check("Hello there").score or 0.0
+        for options in ({}, {"dtype": "bfloat16"}, {"quantization": "8bit"})
+    ]
+    assert scores == pytest.approx([scores[0]] * 3, abs=0.02)
+
+
+def test_four_bits_change_weights_but_give_a_score(folder: Path) -> None:
+    score = Safeguard(loaded(folder, quantization="4bit")).check("Hello there").score
+    assert score is not None and 0 < score < 1
+
+
+def test_a_family_can_be_named_for_a_folder_with_another_template(copied: Path) -> None:
+    (copied / "chat_template.jinja").unlink(missing_ok=True)
+    with pytest.raises(ConfigurationError, match="give family="):
+        load_guard(copied)
+    guard = loaded(copied, family="meta-llama/Llama-Guard-3-8B")
+    assert guard.family.name == "llama-guard-3-8b"
+
+
+def test_a_chain_loads_its_guard_when_the_first_text_comes(copied: Path) -> None:
+    chain = InputGuard(guard=copied, policy={"default": "allow"})
+    assert chain.invoke("Hello") == "Hello"
+
+
+# what cannot be loaded
+
+
+def without_weights(folder: Path) -> None:
+    (folder / "model.safetensors").rename(folder / "pytorch_model.bin")
+
+
+def cut_short(folder: Path) -> None:
+    os.truncate(folder / "model.safetensors", 5000)
+
+
+def garbled(folder: Path) -> None:
+    (folder / "model.safetensors").write_bytes(b"\x08\0\0\0\0\0\0\0garbage!")
+
+
+def without_tokenizer(folder: Path) -> None:
+    for path in folder.glob("tokenizer*"):
+        if path.name != "tokenizer_config.json":
+            path.unlink()
+
+
+def broken_config(folder: Path) -> None:
+    (folder / "config.json").write_text("{")
+
+
+def too_large(folder: Path) -> None:
+    """Write a file of zeros that takes no room on the disk, with as many numbers as 2 TB hold."""
+    numbers = 10**12
+    header = {"w": {"dtype": "BF16", "shape": [numbers], "data_offsets": [0, 2 * numbers]}}
+    text = json.dumps(header).encode()
+    path = folder / "model.safetensors"
+    path.write_bytes(struct.pack("<Q", len(text)) + text)
+    os.truncate(path, 8 + len(text) + 2 * numbers)
+
+
+def encoder(folder: Path) -> None:
+    for path in folder.glob("model*"):
+        path.unlink()
+    config = BertConfig(
+        hidden_size=16, num_hidden_layers=1, num_attention_heads=2, intermediate_size=16
+    )
+    BertModel(config).save_pretrained(folder)
+
+
+def wordless(folder: Path) -> None:
+    """Take the words of the verdict away: a vocabulary of bytes and two words."""
+    path = folder / "tokenizer.json"
+    found = json.loads(path.read_text())
+    found["model"] = {
+        "type": "WordLevel",
+        "vocab": {"[UNK]": 0, "Hello": 1},
+        "unk_token": "[UNK]",
+    }
+    found["added_tokens"] = []
+    path.write_text(json.dumps(found))
+    config = folder / "tokenizer_config.json"
+    config.write_text(json.dumps({**json.loads(config.read_text()), "unk_token": "[UNK]"}))
+
+
+@pytest.mark.parametrize(
+    ("damage", "said"),
+    [
+        (without_weights, "no .*safetensors"),
+        (cut_short, "cut short"),
+        (garbled, "damaged"),
+        (without_tokenizer, "tokenizer"),
+        (broken_config, "not JSON"),
+        (too_large, r"needs 2000\.0 GB|needs 4000\.0 GB"),
+        (encoder, "BertModel"),
+        (wordless, "no tokens"),
+    ],
+)
+def test_what_cannot_be_loaded_says_why(copied: Path, damage: Any, said: str) -> None:
+    damage(copied)
+    with pytest.raises(GuardLoadError, match=said):
+        load_guard(copied)
+    # The next attempt says the same: a failure is not kept as if it were a guard.
+    with pytest.raises(GuardLoadError, match=said):
+        load_guard(copied)
+
+
+def test_an_empty_folder_is_no_checkpoint(tmp_path: Path) -> None:
+    with pytest.raises(GuardLoadError, match=r"neither a config\.json"):
+        load_guard(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "said"),
+    [
+        ("no such guard", {}, "unknown guard"),
+        (17, {}, "allowed: a Guard"),
+        ("embedded", {"categories": {}}, "no option categories"),
+        ("folder", {"quantization": "2bit"}, "2bit.*4bit"),
+        ("folder", {"dtype": "int4"}, "int4.*bfloat16"),
+        ("folder", {"family": "nobody/knows"}, "nobody/knows"),
+        ("folder", {"explain": True}, "explain"),
+        ("folder", {"categories": {}}, "at least one"),
+        ("folder", {"categories": {"violence": "x"}}, "such as 'O1'"),
+        ("folder", {"base_model": "some/base"}, "not an adapter"),
+    ],
+)
+def test_wrong_values_are_named(
+    folder: Path, name: Any, options: dict[str, Any], said: str
+) -> None:
+    with pytest.raises(ConfigurationError, match=said):
+        load_guard(folder if name == "folder" else name, **options)
+
+
+def test_offline_says_how_to_fetch(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    with pytest.raises(SafeguardError, match="langchain-safeguard download no/such-model"):
+        load_guard("no/such-model")
+
+
+def test_a_guard_that_judges_other_sides_is_refused_when_the_chain_is_built() -> None:
+    with pytest.raises(ConfigurationError, match="judges other sides than 'input'"):
+        InputGuard(guard="heegyu/KoSafeGuard-8b-0503")
+
+
+def test_no_network_is_needed_for_a_folder(folder: Path, monkeypatch: Any) -> None:
+    def refuse(*_: Any, **__: Any) -> None:
+        raise AssertionError("the network was used")
+
+    monkeypatch.setattr("socket.socket.connect", refuse)
+    assert load_guard(folder, dtype="float32").name == folder.name
