@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from langchain_safeguard.guards import (
+    aegis,
     classifier_cards,
     embedded,
     granite_guardian,
@@ -10,6 +11,8 @@ from langchain_safeguard.guards import (
     ko_safeguard,
     llama_guard,
     md_judge,
+    nemotron,
+    nemotron_reasoning,
     poly_guard,
     qwen3_guard,
     safety_llama,
@@ -27,6 +30,9 @@ CARDS: tuple[GuardCard, ...] = (
     *wild_guard.CARDS,
     *granite_guardian.CARDS,
     *qwen3_guard.CARDS,
+    *aegis.CARDS,
+    *nemotron.CARDS,
+    *nemotron_reasoning.CARDS,
     *md_judge.CARDS,
     *kanana.CARDS,
     *poly_guard.CARDS,

@@ -19,7 +19,7 @@ from langchain_safeguard.guards.evidence import harmless, judged
 from langchain_safeguard.guards.family import LanguageFamily
 from langchain_safeguard.guards.labelled import choice, labelled_lines
 from langchain_safeguard.guards.llama_guard import MLCOMMONS_CODES
-from langchain_safeguard.guards.prompt_text import PromptText, in_chat
+from langchain_safeguard.guards.prompt_text import PromptText
 from langchain_safeguard.taxonomy import Category, Side
 from langchain_safeguard.verdict import Verdict
 
@@ -81,7 +81,9 @@ class PolyGuard(LanguageFamily):
         """Render the last question, and the answer where one is judged."""
         question, answer = exchange(conversation, side)
         user = self._user.fill(question=question, answer=answer or "")
-        pieces = in_chat(self._template, [("system", [Piece(_SYSTEM)]), ("user", user)])
+        pieces = self._template.render(
+            [{"role": "system", "content": [Piece(_SYSTEM)]}, {"role": "user", "content": user}]
+        )
         about, violations = _judged_lines(side)
         begin: tuple[str | Writing, ...] = (f"{about}:",)
         if side in ANSWERS:

@@ -1,14 +1,12 @@
-"""Prompts that are a text with slots, alone or inside the messages of a chat template."""
+"""Prompts that are a text with slots."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Collection, Iterable, Sequence
-from typing import Any
 
 from langchain_safeguard.engines import Piece
 from langchain_safeguard.errors import ConfigurationError
-from langchain_safeguard.guards.chat_template import ChatTemplate
 from langchain_safeguard.guards.markers import defuse
 
 _PART = re.compile(r"\{\{|\}\}|\{(\w+)\}")
@@ -66,30 +64,6 @@ class PromptText:
             else Piece(part)
             for part, is_slot in self._parts
         )
-
-
-def in_chat(
-    template: ChatTemplate, messages: Sequence[tuple[str, Sequence[Piece]]], **options: Any
-) -> tuple[Piece, ...]:
-    """Put texts into the messages of a chat template.
-
-    Args:
-        template: The template.
-        messages: The role and the text of each message. White space around a text stays, also
-            where the template would cut it off.
-        options: What else the template takes.
-
-    Raises:
-        ConfigurationError: The template refuses the messages, or leaves out the last one.
-    """
-    inner = {f"\ue0f2{number}\ue0f3": text for number, (_, text) in enumerate(messages)}
-    rendered = template.render(
-        [{"role": role, "content": slot} for slot, (role, _) in zip(inner, messages, strict=True)],
-        **options,
-    )
-    return joined(
-        part for piece in rendered for part in ([piece] if piece.trusted else inner[piece.text])
-    )
 
 
 def joined(pieces: Iterable[Piece]) -> tuple[Piece, ...]:
