@@ -70,7 +70,7 @@ def fit(
     dropped = len(turns) - len(context)
     whole = Conversation((*context, checked))
     used = measure(whole) - len(tokens)
-    if used + len(tokens) <= limit:
+    if used + len(tokens) <= limit or not tokens:
         return [Window(whole, dropped=dropped)]
     size = max(limit - used, _LEAST)
     step = max(size - size // _OVERLAP, 1)
