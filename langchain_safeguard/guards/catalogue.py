@@ -6,6 +6,7 @@ from langchain_safeguard.guards import (
     aegis,
     classifier_cards,
     embedded,
+    gpt_oss_safeguard,
     granite_guardian,
     kanana,
     ko_safeguard,
@@ -36,5 +37,6 @@ CARDS: tuple[GuardCard, ...] = (
     *md_judge.CARDS,
     *kanana.CARDS,
     *poly_guard.CARDS,
+    *gpt_oss_safeguard.CARDS,
     *classifier_cards.CARDS,
 )

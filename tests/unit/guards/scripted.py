@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 
@@ -27,8 +28,8 @@ class Script:
     forced answer that is cut into tokens in another way meets a model that knows nothing.
     """
 
-    def __init__(self, name: str, prompt: str, text: str) -> None:
-        self.real = tokenizer(name)
+    def __init__(self, real: Any, prompt: str, text: str) -> None:
+        self.real = real
         ids = self.real(prompt + text, add_special_tokens=False)["input_ids"]
         self.vocabulary = len(self.real)
         self.eos = self.real.eos_token_id
@@ -49,11 +50,14 @@ class Script:
 
 
 def said(
-    family: LanguageFamily, name: str, conversation: Conversation, side: Side, text: str
+    family: LanguageFamily, real: Any, conversation: Conversation, side: Side, text: str
 ) -> Verdict:
-    """Return the verdict on a conversation of a model with a tokenizer, if it says that text."""
+    """Return the verdict on a conversation of a model with a tokenizer, if it says that text.
+
+    The tokenizer may be the name of one of `tests.tokenizers`.
+    """
     prompts = family.render(conversation, side)
-    script = Script(name, prompts[0].text, text)
+    script = Script(tokenizer(real) if isinstance(real, str) else real, prompts[0].text, text)
     engine = CausalEngine(script, PromptTokenizer(script.real), limit=8192, name="scripted")
     return family.read(engine.run(prompts), side)
 
