@@ -51,8 +51,20 @@ def alternating(conversation: Conversation, side: Side) -> list[dict[str, str]]:
 
 
 def exchange(conversation: Conversation, side: Side) -> Exchange:
-    """Return the last question and, where an answer is judged, the answer."""
+    """Return the last question and, where an answer is judged, the answer.
+
+    An agent's answer comes after tools were called: the question is what the user asked, and what
+    the tools said since then.
+    """
     messages = alternating(conversation, side)
-    if _SPEAKER[side] == "user":
+    if side not in ANSWERS:
         return Exchange(messages[-1]["content"], None)
-    return Exchange(messages[-2]["content"], messages[-1]["content"])
+    asked: list[str] = []
+    from_user = False
+    for turn in reversed(conversation.context(side)):
+        if from_user and turn.role in ("assistant", "tool"):
+            break
+        if turn.role in ("user", "tool"):
+            asked.insert(0, turn.text)
+        from_user = from_user or turn.role == "user"
+    return Exchange("\n\n".join(asked), messages[-1]["content"])

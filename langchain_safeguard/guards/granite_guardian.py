@@ -76,6 +76,8 @@ _JUDGE = {
 _SCHEMA = "If the last {speaker}'s text meets the criteria, return 'yes'; otherwise, return 'no'."
 _LONGEST = 1024
 """The most tokens of written reasons."""
+_BETWEEN = 8
+"""The most tokens from the end of the reasons to the verdict; `\\n<score>` has four or so."""
 
 _YES, _NO = ("Yes", " Yes", "yes", " yes"), ("No", " No", "no", " no")
 _WORD = Reading("verdict", {"yes": _YES, "no": _NO})
@@ -238,7 +240,10 @@ class GraniteGuardian(LanguageFamily):
         if not self._edition.tagged:
             return (_WORD,)
         if self._explain:
-            return ("<think>", Writing(_LONGEST, until="</think>"), "\n<score>", _SCORE)
+            # What stands between the tags is written too: in some vocabularies the line break is
+            # part of a tag's last token.
+            reasons = Writing(_LONGEST, until="</think>")
+            return ("<think>", reasons, Writing(_BETWEEN, until="<score>"), _SCORE)
         return ("<think>\n</think>\n<score>", _SCORE)
 
     def _said(self, text: str) -> bool:
