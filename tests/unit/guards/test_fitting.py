@@ -1,9 +1,10 @@
-"""Long texts in windows: all of it is read, nothing is longer than the model reads, the worst wins."""
+"""Long texts in windows: all is read, none is longer than the model reads, the worst wins."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from itertools import pairwise
 
 import pytest
 from hypothesis import given
@@ -49,7 +50,7 @@ def test_windows_overlap_and_name_their_characters(length: int, limit: int) -> N
     text = numbered(length)
     found = windows([Turn("assistant", text)], limit)
     assert len(found) > 1
-    for one, other in zip(found, found[1:], strict=False):
+    for one, other in pairwise(found):
         assert one.start < other.start < (one.end or 0) < (other.end or 0)
     for window in found:
         assert window.conversation.turns[-1].text == text[window.start : window.end]
