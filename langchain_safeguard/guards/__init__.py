@@ -3,5 +3,16 @@
 from langchain_safeguard.guards.base import Guard, ModelGuard
 from langchain_safeguard.guards.card import GuardCard
 from langchain_safeguard.guards.family import ClassifierFamily, Family, LanguageFamily
+from langchain_safeguard.guards.sequence_classifier import SequenceClassifier
+from langchain_safeguard.guards.word_verdict import WordVerdict
 
-__all__ = ["ClassifierFamily", "Family", "Guard", "GuardCard", "LanguageFamily", "ModelGuard"]
+__all__ = [
+    "ClassifierFamily",
+    "Family",
+    "Guard",
+    "GuardCard",
+    "LanguageFamily",
+    "ModelGuard",
+    "SequenceClassifier",
+    "WordVerdict",
+]

@@ -56,14 +56,25 @@ class PromptText:
         """Return the slots it has."""
         return frozenset(part for part, is_slot in self._parts if is_slot)
 
-    def fill(self, **values: str) -> tuple[Piece, ...]:
-        """Fill all slots with what users and models wrote, without white space around it."""
-        return joined(
-            Piece(defuse(values[part].strip(), self._markers, self._speakers), trusted=False)
-            if is_slot
-            else Piece(part)
-            for part, is_slot in self._parts
-        )
+    def fill(self, **values: str | Sequence[Piece]) -> tuple[Piece, ...]:
+        """Fill all slots.
+
+        Args:
+            values: What users and models wrote, without white space around it; or pieces, which may
+                be the guard's own words.
+        """
+        found: list[Piece] = []
+        for part, is_slot in self._parts:
+            if not is_slot:
+                found.append(Piece(part))
+                continue
+            value = values[part]
+            pieces = [Piece(value.strip(), trusted=False)] if isinstance(value, str) else value
+            found += [piece if piece.trusted else self._defused(piece) for piece in pieces]
+        return joined(found)
+
+    def _defused(self, piece: Piece) -> Piece:
+        return Piece(defuse(piece.text, self._markers, self._speakers), trusted=False)
 
 
 def joined(pieces: Iterable[Piece]) -> tuple[Piece, ...]:

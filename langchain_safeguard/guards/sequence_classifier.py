@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 from langchain_safeguard.conversation import Conversation
@@ -13,6 +13,7 @@ from langchain_safeguard.errors import ConfigurationError, GuardOutputError
 from langchain_safeguard.guards.evidence import judged
 from langchain_safeguard.guards.family import ClassifierFamily
 from langchain_safeguard.guards.label_map import LabelMap, Meaning
+from langchain_safeguard.guards.yaml_file import from_file, from_mapping
 from langchain_safeguard.taxonomy import SIDES, Category, Side
 from langchain_safeguard.verdict import Span, Verdict
 
@@ -86,15 +87,16 @@ class SequenceClassifier(ClassifierFamily):
         Raises:
             ConfigurationError: A key or value is unknown; the message says what is allowed.
         """
-        if not isinstance(data, Mapping):
-            raise ConfigurationError(f"a classifier is a mapping, not {data!r}")
-        keys = [*inspect.signature(cls).parameters]
-        for key in data:
-            if key not in keys:
-                raise ConfigurationError.unknown("classifier key", key, keys)
-        if "labels" not in data:
-            raise ConfigurationError("a classifier needs the key 'labels'")
-        return cls(**data)
+        return from_mapping(cls, "classifier", data)
+
+    @classmethod
+    def from_file(cls, path: str | Path) -> SequenceClassifier:
+        """Read a YAML file with the arguments by their names.
+
+        Raises:
+            ConfigurationError: It is missing or wrong; the message names it and what is allowed.
+        """
+        return from_file(cls.from_dict, path)
 
     def check_labels(self, labels: Sequence[str], *, exclusive: bool) -> None:
         """Make sure that the answers of a model with these labels can be read.
