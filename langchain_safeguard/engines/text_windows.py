@@ -57,6 +57,13 @@ class WindowTokenizer:
             )
         self._tokenizer = tokenizer
         self._unknown = tokenizer.unk_token_id
+        added = tokenizer.added_tokens_decoder
+        control = {
+            *tokenizer.all_special_ids,
+            *(at for at, token in added.items() if token.special),
+        }
+        self._control = frozenset(control - {self._unknown})
+        self._strange = self._control | {self._unknown}
         self._before, self._after = _around(tokenizer)
         self._room = limit - len(self._before) - len(self._after)
         if self._room < _LEAST:
@@ -107,33 +114,35 @@ class WindowTokenizer:
     def _spelled_out(
         self, text: str, ids: list[int], offsets: list[tuple[int, int]]
     ) -> tuple[list[int], list[tuple[int, int]]]:
-        """Read unknown words part by part.
-
-        WordPiece has one token for any word that holds a strange sign or is very long: an attack
-        written without blanks, or with an emoji at its end, would be invisible.
-        """
-        if self._unknown is None or self._unknown not in ids:
+        """Read part by part what would otherwise be one strange token."""
+        if self._strange.isdisjoint(ids):
             return ids, offsets
-        parts: dict[int, list[tuple[int, int]]] = {}
-        for place, (token, (start, end)) in enumerate(zip(ids, offsets, strict=True)):
-            if token == self._unknown and end - start > 1:
-                runs = [run.span() for run in _RUNS.finditer(text, start, end)]
-                if len(runs) > 1:
-                    parts[place] = runs
-        spans = [span for runs in parts.values() for span in runs]
-        encoded = iter(self._encode([text[start:end] for start, end in spans]))
+        parts = {}
+        for place, (token, span) in enumerate(zip(ids, offsets, strict=True)):
+            if token in self._strange and (found := self._parts(text, token, *span)):
+                parts[place] = found
+        encoded = iter(self._encode([text[i:j] for spans in parts.values() for i, j in spans]))
         new_ids: list[int] = []
         new_offsets: list[tuple[int, int]] = []
         for place, (token, offset) in enumerate(zip(ids, offsets, strict=True)):
             if place not in parts:
                 new_ids.append(token)
                 new_offsets.append(offset)
-                continue
-            for start, _ in parts[place]:
+            for start, _ in parts.get(place, ()):
                 part, places = next(encoded)
                 new_ids += part
                 new_offsets += [(start + begin, start + end) for begin, end in places]
         return new_ids, new_offsets
+
+    def _parts(self, text: str, token: int, start: int, end: int) -> list[tuple[int, int]]:
+        """Return the parts in which to read a token anew; none if it is to stay."""
+        if token in self._control:
+            # SentencePiece has control tokens in its vocabulary, too, so it finds them in a text.
+            return [(at, at + 1) for at in range(start, end)]
+        # WordPiece has one token for any word that holds a strange sign or is very long: an attack
+        # written without blanks, or with an emoji at its end, would be invisible.
+        runs = [run.span() for run in _RUNS.finditer(text, start, end)]
+        return runs if len(runs) > 1 else []
 
 
 def _around(tokenizer: Any) -> tuple[list[int], list[int]]:
