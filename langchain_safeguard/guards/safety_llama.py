@@ -2,7 +2,8 @@
 
 Prompt: guidelines of the model card of safetyllm/Llama-2-7b-chat-safety, instruction and worked
 examples of its authors' scripts (github.com/chaoluond/safetyllama; MIT), all in
-`templates/safety_llama.jinja`.
+`templates/safety_llama.jinja`. There a space stands behind each `<s>`: with it, Llama 2's tokenizer
+gives the tokens of the authors, who encode each pair of turns as a text of its own.
 """
 
 from __future__ import annotations
