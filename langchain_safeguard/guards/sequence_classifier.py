@@ -10,7 +10,7 @@ from typing import Any
 from langchain_safeguard.conversation import Conversation
 from langchain_safeguard.engines import TextInput, TextScores
 from langchain_safeguard.errors import ConfigurationError, GuardOutputError
-from langchain_safeguard.guards.evidence import judged
+from langchain_safeguard.guards.evidence import judged_each
 from langchain_safeguard.guards.family import ClassifierFamily
 from langchain_safeguard.guards.label_map import LabelMap, Meaning
 from langchain_safeguard.guards.yaml_file import from_file, from_mapping
@@ -68,8 +68,8 @@ class SequenceClassifier(ClassifierFamily):
         """Check and store."""
         if activation is not None and activation not in _ACTIVATIONS:
             raise ConfigurationError.unknown("activation", activation, _ACTIVATIONS)
-        if order is not None and (
-            isinstance(order, str) or not all(isinstance(label, str) for label in order)
+        if order is not None and not (
+            isinstance(order, list | tuple) and all(isinstance(label, str) for label in order)
         ):
             raise ConfigurationError(f"order={order!r}; allowed: a list of labels")
         self._map = LabelMap(labels, benign=benign, by_side=by_side, sides=sides)
@@ -137,14 +137,7 @@ class SequenceClassifier(ClassifierFamily):
             for stretch, found in zip(answer.stretches, risks, strict=False)
         ]
         highest = {label: max(found[label] for found in risks) for label in risks[0]}
-        score = max(highest.values())
-        verdict = judged(
-            self.name,
-            score,
-            table=table,
-            likely={label: risk / score if score else 0.0 for label, risk in highest.items()},
-            tokens=answer.tokens,
-        )
+        verdict = judged_each(self.name, highest, table=table, tokens=answer.tokens)
         return verdict if not spans else replace(verdict, spans=tuple(spans))
 
 
