@@ -121,15 +121,17 @@ class WindowTokenizer:
         for place, (token, span) in enumerate(zip(ids, offsets, strict=True)):
             if token in self._strange and (found := self._parts(text, token, *span)):
                 parts[place] = found
-        encoded = iter(self._encode([text[i:j] for spans in parts.values() for i, j in spans]))
+        # A text made of such words repeats them: each is encoded once.
+        words = [*{text[i:j]: None for spans in parts.values() for i, j in spans}]
+        encoded = dict(zip(words, self._encode(words), strict=True))
         new_ids: list[int] = []
         new_offsets: list[tuple[int, int]] = []
         for place, (token, offset) in enumerate(zip(ids, offsets, strict=True)):
             if place not in parts:
                 new_ids.append(token)
                 new_offsets.append(offset)
-            for start, _ in parts.get(place, ()):
-                part, places = next(encoded)
+            for start, stop in parts.get(place, ()):
+                part, places = encoded[text[start:stop]]
                 new_ids += part
                 new_offsets += [(start + begin, start + end) for begin, end in places]
         return new_ids, new_offsets

@@ -31,7 +31,8 @@ class GuardCard:
         labels: For classifiers: labels of its config by which a folder of any name is recognised.
         options: Options with which `family` is called.
         quantization: How its card loads it.
-        base_model: For an adapter: the hub id of the model it adapts.
+        base_model: For an adapter: the hub id of the model it adapts. For a classifier: the model
+            whose tokenizer it reads with, if its checkpoint has none.
         classifier: Whether it is a sequence classifier rather than a language model.
     """
 

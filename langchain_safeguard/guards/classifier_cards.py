@@ -175,12 +175,13 @@ CARDS = (
             languages=_FOUR,
             licence="not known",
             size=size,
+            base_model=base,
             note="a text by itself; an answer is not read with its question",
         )
-        for name, size in (
-            ("DuoGuard-0.5B", "0.5B"),
-            ("DuoGuard-1B-Llama-3.2-transfer", "1B"),
-            ("DuoGuard-1.5B-transfer", "1.5B"),
+        for name, size, base in (
+            ("DuoGuard-0.5B", "0.5B", "Qwen/Qwen2.5-0.5B"),
+            ("DuoGuard-1B-Llama-3.2-transfer", "1B", "meta-llama/Llama-3.2-1B"),
+            ("DuoGuard-1.5B-transfer", "1.5B", "Qwen/Qwen2.5-1.5B"),
         )
     ),
     *(

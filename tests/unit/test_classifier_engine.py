@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import random
+import time
 from concurrent.futures import ThreadPoolExecutor
 from functools import cache
 from typing import Any
@@ -263,6 +264,18 @@ def test_short_texts_are_not_padded_to_the_length_of_long_ones() -> None:
     engine.run([TextInput(prose(60)), *[TextInput("the bread")] * 40])
     assert sum(rows * columns for rows, columns in shapes) < 64 + 64 + 40 * 4 + 1
     assert all(rows * columns <= 128 for rows, columns in shapes)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize(
+    "word", ["[PAD]", "</s>", "bread\U0001f9ff ", "a" * 150 + " ", "\U0001f9ff"]
+)
+def test_strange_words_by_the_thousand_take_no_longer_than_others(kind: str, word: str) -> None:
+    cutter = WindowTokenizer(tokenizer(kind), POSITIONS)
+    text = word * (200_000 // len(word))
+    begin = time.process_time()
+    cutter.cut([text])
+    assert time.process_time() - begin < 5
 
 
 class TestStrangeWords:

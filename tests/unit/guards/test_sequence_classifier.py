@@ -24,8 +24,9 @@ from langchain_safeguard.errors import (
 from langchain_safeguard.guards import GuardCard, ModelGuard
 from langchain_safeguard.guards.catalogue import CARDS
 from langchain_safeguard.guards.sequence_classifier import SequenceClassifier
+from langchain_safeguard.loading import load_guard
 from langchain_safeguard.taxonomy import SIDES
-from tests.tiny_classifiers import FILLER, INJECTION, JAILBREAK, KINDS, LABELS, load
+from tests.tiny_classifiers import FILLER, INJECTION, JAILBREAK, KINDS, LABELS, folder, load
 
 KNOWN = {card.name: card for card in CARDS if card.family is SequenceClassifier}
 PROMPT_GUARD_1 = "meta-llama/Prompt-Guard-86M"
@@ -481,3 +482,23 @@ def test_a_verdict_that_cannot_be_had_fails_closed() -> None:
     with pytest.raises(ContentBlockedError):
         chain.invoke("the bread")
     assert reached == []
+
+
+def test_a_folder_is_recognised_and_loaded_by_its_labels() -> None:
+    loaded = load_guard(folder("bert"))
+    assert loaded.sides == {"input", "tool_output"}
+    [verdict] = loaded.check([Conversation.of(f"{JAILBREAK} it")], "input")
+    assert (verdict.score or 0) > 0.9
+
+
+def test_a_classifier_of_ones_own() -> None:
+    tricks = SequenceClassifier(
+        {"jailbreak": "fraud", "injection": ["cybercrime"]}, benign="benign"
+    )
+    loaded = load_guard(folder("deberta"), family=tricks, max_tokens=16)
+    [verdict] = loaded.check(
+        [Conversation.of(f"{'the bread ' * 40}{JAILBREAK}", "output")], "output"
+    )
+    assert verdict.findings[0].category == "fraud"
+    assert (verdict.score or 0) > 0.9
+    assert len(verdict.spans) > 5
