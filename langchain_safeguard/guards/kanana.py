@@ -167,6 +167,7 @@ CARDS = (
         licence="Apache 2.0",
         size="2.1B",
         sides=("input", "tool_output"),
-        note="attacks on prompts",
+        # Its config has 24 heads at a hidden size of 1792, with a head size of its own.
+        note="attacks on prompts; some versions of transformers refuse its config",
     ),
 )

@@ -11,7 +11,8 @@ from langchain_safeguard.engines import Completion
 from langchain_safeguard.errors import ConfigurationError, GuardOutputError
 from langchain_safeguard.guards.kanana import CARDS, Kanana
 from langchain_safeguard.taxonomy import SIDES, Category
-from tests.unit.guards.scripted import written
+from tests.tokenizers import tokenizer
+from tests.unit.guards.scripted import said, written
 
 TEMPLATE = """\
 {{ bos_token }}{% for message in messages %}<|start_header_id|>{{ message.role }}<|end_header_id|>
@@ -106,6 +107,21 @@ def test_the_score_is_the_probability_that_the_token_is_not_safe() -> None:
     first, *_ = verdict.findings
     assert (first.code, first.score) == ("A1", pytest.approx(0.8))
     assert {finding.code: finding.score for finding in verdict.findings}["A2"] == pytest.approx(0.2)
+
+
+@pytest.mark.parametrize(
+    ("text", "unsafe", "code"), [("<UNSAFE-S4>", True, "S4"), ("<SAFE>", False, None)]
+)
+def test_the_token_is_scored(text: str, unsafe: bool, code: str | None) -> None:
+    real = tokenizer("llama3")
+    # As in the checkpoint, which has them as the last of its vocabulary.
+    names = ["<SAFE>", *(f"<UNSAFE-S{number}>" for number in range(1, 8))]
+    real.add_special_tokens({"additional_special_tokens": names})
+    verdict = said(Kanana(template=TEMPLATE), real, ANSWERED, "output", text)
+    assert verdict.score is not None and (verdict.score > 0.99) is unsafe
+    first = verdict.findings[0]
+    assert first.score == verdict.score
+    assert code is None or first.code == code
 
 
 def test_certainly_safe_is_no_division_by_zero() -> None:
