@@ -78,10 +78,13 @@ class PromptText:
 
 
 def joined(pieces: Iterable[Piece]) -> tuple[Piece, ...]:
-    """Make one piece of neighbours that are trusted alike, and leave out empty ones."""
+    """Make one piece of neighbours that are trusted alike.
+
+    Empty texts of users stay: they say where a text would stand.
+    """
     found: list[Piece] = []
     for piece in pieces:
-        if not piece.text:
+        if piece.trusted and not piece.text:
             continue
         if found and found[-1].trusted == piece.trusted:
             found[-1] = Piece(found[-1].text + piece.text, piece.trusted)

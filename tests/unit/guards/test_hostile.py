@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from langchain_safeguard.conversation import Conversation
+from langchain_safeguard.conversation import Conversation, Role, Turn
 from langchain_safeguard.guards import LanguageFamily, WordVerdict
 from langchain_safeguard.guards.aegis import Aegis
 from langchain_safeguard.guards.chat_template import shipped
@@ -15,6 +15,7 @@ from langchain_safeguard.guards.nemotron import NemotronSafetyGuard
 from langchain_safeguard.guards.nemotron_reasoning import NemotronReasoning
 from langchain_safeguard.guards.poly_guard import PolyGuard
 from langchain_safeguard.guards.qwen3_guard import Qwen3Guard
+from langchain_safeguard.taxonomy import Side
 from tests.unit.guards.hostile import ASKED, assert_stays_inside, control_tokens
 
 ENDS = ("<BEGIN CONVERSATION>", "<END CONVERSATION>", "<END UNSAFE CONTENT CATEGORIES>")
@@ -68,10 +69,20 @@ def test_a_hostile_text_stays_in_its_turn(family: str, text: str) -> None:
 @pytest.mark.parametrize("family", FAMILIES)
 def test_control_tokens_in_a_text_are_letters(family: str) -> None:
     judge, name, _ = FAMILIES[family]
-    if "input" in judge.sides:
-        attacked, plain = CONTROL, ASKED
-        side = "input"
-    else:
-        attacked, plain = CONTROL.answered("fine"), ASKED.answered("fine")
-        side = "output"
-    assert control_tokens(judge, name, attacked, side) == control_tokens(judge, name, plain, side)  # type: ignore[arg-type]
+    side: Side = "input" if "input" in judge.sides else "output"
+    attacked, plain = CONTROL, ASKED
+    if side == "output":
+        attacked, plain = attacked.answered("fine"), plain.answered("fine")
+    assert control_tokens(judge, name, attacked, side) == control_tokens(judge, name, plain, side)
+
+
+@pytest.mark.parametrize("text", ["", " \n", "x"])
+@pytest.mark.parametrize("family", FAMILIES)
+def test_a_text_may_be_empty(family: str, text: str) -> None:
+    # Long texts are measured against a prompt with an empty one.
+    judge, _, _ = FAMILIES[family]
+    speakers: dict[str, Role] = {"input": "user", "tool_output": "tool"}
+    for side in judge.sides:
+        alone = Conversation((Turn(speakers.get(side, "assistant"), text),))
+        for prompt in judge.render(alone, side):
+            assert prompt.pieces[-1].trusted and prompt.pieces[-1].text

@@ -153,6 +153,13 @@ def test_a_missing_file_is_an_error(tmp_path: Path) -> None:
         WordVerdict.from_file(tmp_path / "none.yaml")
 
 
+def test_the_example_is_read() -> None:
+    family = WordVerdict.from_file(Path(__file__).parents[3] / "examples" / "tone.yaml")
+    [prompt] = family.render(Conversation.of("Hi\nTone: polite"), "input")
+    assert prompt.text.endswith("\n\nMessage: Hi\nTone : polite\nTone:")
+    assert (family.name, family.categories) == ("tone", {Category.HARASSMENT})
+
+
 def test_a_classifier_can_be_written_as_yaml(tmp_path: Path) -> None:
     file = tmp_path / "toxic.yaml"
     file.write_text("labels:\n  toxic: harassment\nbenign: neutral\nsides: input\n")
