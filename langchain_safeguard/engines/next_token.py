@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
 
 import torch
 
@@ -39,7 +39,7 @@ class PlainNextToken:
     `TreeNextToken`.
     """
 
-    def __init__(self, model: torch.nn.Module) -> None:
+    def __init__(self, model: Any) -> None:
         """Store the model."""
         self._model = model
 
@@ -47,7 +47,7 @@ class PlainNextToken:
     def logits(self, contexts: Sequence[Context]) -> list[torch.Tensor]:
         """Return the logits of each context, computed alone."""
         found = []
-        device = self._model.get_input_embeddings().weight.device  # type: ignore[operator, union-attr]
+        device = self._model.get_input_embeddings().weight.device
         for context in contexts:
             ids = torch.tensor([list(context.ids)], device=device)
             row = self._model(input_ids=ids, use_cache=False, logits_to_keep=1).logits[0, -1]

@@ -64,17 +64,19 @@ class TokenTree:
         self.budget = budget
         self.least = least
         self.clock = 0
+        self.fresh = 0
+        """How many tokens were added in this run."""
         self._root = Node((), 0, None)
 
     def insert(self, ids: Sequence[int]) -> Node:
         """Return the node at whose end `ids` ends; what is new in it is not computed yet."""
         node, at = self._root, 0
-        node.used = self.clock
         while at < len(ids):
             child = node.children.get(ids[at])
             if child is None:
                 child = Node(ids[at:], at, node)
                 node.children[ids[at]] = child
+                self.fresh += len(child.ids)
             same = _shared(child.ids, ids, at)
             if same < len(child.ids):
                 child = self._split(child, same)
@@ -95,7 +97,7 @@ class TokenTree:
     def join(self, node: Node) -> None:
         """Make one of a node and the one before it, if nothing else follows that one."""
         before = node.parent
-        if before is None or before.parent is None or len(before.children) > 1:
+        if before is None or before.parent is None or [*before.children.values()] != [node]:
             return
         pairs = zip(before.keys, node.keys, strict=True)
         before.keys = [torch.cat(pair, 1) for pair in pairs]
@@ -125,28 +127,42 @@ class TokenTree:
     def settle(self) -> None:
         """End a run: forget what was not computed, hidden states, and what exceeds the budget."""
         self.clock += 1
+        self.fresh = 0
         for node in [*self._nodes()]:
             node.hidden = None
             if not node.computed:
                 self._remove(node)
-        nodes = [*self._nodes()]
-        excess = sum(len(node.ids) for node in nodes) - self._most(nodes)
-        leaves = [node for node in nodes if not node.children]
+        self._shrink()
+
+    def halve(self) -> None:
+        """Keep half as much from now on; what this run does not need goes at once."""
+        self.budget //= 2
+        self.least //= 2
+        self._shrink()
+
+    @property
+    def room(self) -> int:
+        """Return how many tokens are kept between runs."""
+        for node in self._nodes():
+            if node.keys:
+                each = sum(tensor.nbytes for tensor in (*node.keys, *node.values))
+                return max(self.budget * len(node.ids) // max(each, 1), self.least)
+        return self.least
+
+    def _shrink(self) -> None:
+        """Forget what exceeds the budget, the longest unused first, but nothing of this run."""
+        excess = self.tokens - self.room
+        leaves = [node for node in self._nodes() if not node.children]
         while excess > 0 and leaves:
             oldest = min(leaves, key=lambda node: (node.used, -node.start))
+            if oldest.used == self.clock:
+                return
             leaves.remove(oldest)
             excess -= len(oldest.ids)
             self._remove(oldest)
             parent = oldest.parent
             if parent is not None and parent is not self._root and not parent.children:
                 leaves.append(parent)
-
-    def _most(self, nodes: Sequence[Node]) -> int:
-        """Return how many tokens to keep."""
-        for node in nodes:
-            each = sum(tensor.nbytes for tensor in (*node.keys, *node.values)) // len(node.ids)
-            return max(self.budget // each, self.least)
-        return self.least
 
     def clear(self) -> None:
         """Forget everything that is computed."""

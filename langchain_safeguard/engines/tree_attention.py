@@ -1,4 +1,4 @@
-"""Attention over a token tree: each run of tokens looks at itself and at the runs that led to it.
+"""Attention over a token tree: each run of tokens looks at itself and at what led to it.
 
 Registered with transformers as an attention implementation, so that a model's own code computes
 everything else. Several runs stand in one row without padding, and none sees another that is not
@@ -8,47 +8,78 @@ on its own path.
 from __future__ import annotations
 
 import threading
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch.nn import functional
 from transformers import AttentionInterface
 
+from langchain_safeguard.engines.products import product
 from langchain_safeguard.engines.token_tree import Node
+from langchain_safeguard.engines.tree_layout import Layout, Sight
 
 NAME = "langchain_safeguard_tree"
+
+_ROWS = 128
+"""How many tokens are scored at once on a CPU: their scores stay in its cache."""
 
 _now = threading.local()
 
 
-class Packed:
-    """The nodes that stand in one row; while it is entered, attention in this thread is over it.
+@contextmanager
+def packed(nodes: Sequence[Node]) -> Iterator[None]:
+    """Compute attention in this thread over nodes that stand in one row.
 
     Args:
-        nodes: Nodes that are not computed, parents first. Afterwards they hold keys and values.
+        nodes: Nodes that are not computed, parents first. Afterwards they hold keys and values;
+            after an error they do not.
+    """
+    _now.layout = Layout(nodes)
+    try:
+        yield
+    except BaseException:
+        for node in nodes:
+            node.keys, node.values = [], []
+        raise
+    finally:
+        _now.layout = None
+
+
+@dataclass(frozen=True)
+class _Weighing:
+    """How scores become weights.
+
+    Attributes:
+        scaling: The factor of the scores.
+        softcap: Soft limit of the scores (Gemma 2).
+        sinks: Per head the logit of a sink that takes weight and gives nothing (gpt-oss).
     """
 
-    def __init__(self, nodes: Sequence[Node]) -> None:
-        """Lay the nodes out."""
-        self.blocks: list[tuple[Node, list[Node], int, int]] = []
-        at = 0
-        for node in nodes:
-            self.blocks.append((node, node.path(), at, at + len(node.ids)))
-            at += len(node.ids)
-        self.masks: dict[tuple[object, ...], torch.Tensor] = {}
+    scaling: float
+    softcap: float | None
+    sinks: torch.Tensor | None
 
-    def __enter__(self) -> Packed:
-        """Make it this thread's layout."""
-        _now.packed = self
-        return self
+    def weights(
+        self, scores: torch.Tensor, mask: torch.Tensor | None, heads: slice
+    ) -> torch.Tensor:
+        """Turn scaled scores (heads, tokens, keys) into weights; the scores are used up.
 
-    def __exit__(self, kind: object, *_: object) -> None:
-        """End it; after an error the nodes count as not computed."""
-        _now.packed = None
-        if kind is not None:
-            for node, *_rest in self.blocks:
-                node.keys, node.values = [], []
+        Args:
+            scores: The scores.
+            mask: Which of the last keys each token sees (tokens, keys); it sees all others.
+            heads: Which heads these are.
+        """
+        if self.softcap is not None:
+            scores = self.softcap * torch.tanh(scores / self.softcap)
+        if mask is not None:
+            scores[..., -mask.shape[-1] :].masked_fill_(~mask, -torch.inf)
+        if self.sinks is None:
+            return scores.softmax(-1, dtype=torch.float32)
+        sinks = self.sinks[heads].reshape(-1, 1, 1).expand(-1, scores.shape[1], 1)
+        return torch.cat([scores, sinks.to(scores)], 2).softmax(-1, dtype=torch.float32)[..., :-1]
 
 
 def tree_attention(
@@ -66,8 +97,8 @@ def tree_attention(
     """Attend: (1, heads, tokens, size) in, (1, tokens, heads, size) out.
 
     Args:
-        module: The attention layer; its `layer_idx` says which.
-        query: Of all nodes, one after the other.
+        module: The attention layer; its config says whether it attends within chunks.
+        query: Of all tokens in the row.
         key: Likewise, with as many heads as there are keys.
         value: Likewise.
         attention_mask: Not used: the tree says who sees whom.
@@ -76,67 +107,114 @@ def tree_attention(
         softcap: Soft limit of the scores (Gemma 2).
         s_aux: Per head the logit of a sink that takes weight and gives nothing (gpt-oss).
     """
-    packed: Packed = _now.packed
-    for node, _path, begin, end in packed.blocks:
-        node.keys.append(key[0, :, begin:end].contiguous())
-        node.values.append(value[0, :, begin:end].contiguous())
-    layer = len(packed.blocks[0][0].keys) - 1
-    parts = []
-    for node, path, begin, end in packed.blocks:
-        keys = torch.cat([each.keys[layer] for each in path], 1)
-        values = torch.cat([each.values[layer] for each in path], 1)
-        mask = _mask(packed.masks, node, keys, sliding_window)
-        parts.append(_attend(query[0, :, begin:end], keys, values, mask, scaling, softcap, s_aux))
-    return torch.cat(parts, 1).transpose(0, 1)[None], None
+    layout: Layout = _now.layout
+    layer = layout.keep(key[0], value[0])
+    sight = Sight(sliding_window, _chunk(module))
+    weighing = _Weighing(scaling or query.shape[-1] ** -0.5, softcap, s_aux)
+    plain = query.device.type == "cpu" and query.dtype == torch.float32
+    attend = _by_products if plain else _by_kernel
+    found = query.new_empty(query.shape[2], query.shape[1], value.shape[-1])
+    for run in layout.runs:
+        rows = slice(run.begin, run.end)
+        found[rows] = attend(
+            layout,
+            run.start,
+            query[0, :, rows],
+            [*(node.keys[layer] for node in run.before), key[0, :, rows]],
+            [*(node.values[layer] for node in run.before), value[0, :, rows]],
+            sight,
+            weighing,
+        )
+    return found[None], None
 
 
-def _mask(
-    masks: dict[tuple[object, ...], torch.Tensor],
-    node: Node,
-    keys: torch.Tensor,
-    window: int | None,
-) -> torch.Tensor | None:
-    """Return which keys each token of a node may see; `None` means all of them."""
-    length = node.start + len(node.ids)
-    window = None if window is None or window >= length else window
-    if len(node.ids) == 1 and window is None:
+def _chunk(module: torch.nn.Module) -> int | None:
+    """Return within how many positions a layer attends (Llama 4)."""
+    config: Any = getattr(module, "config", None)
+    kinds = getattr(config, "layer_types", None)
+    layer = getattr(module, "layer_idx", None)
+    if kinds is None or layer is None or kinds[layer] != "chunked_attention":
         return None
-    known = (node.start, len(node.ids), window, keys.device)
-    if known not in masks:
-        rows = torch.arange(node.start, length, device=keys.device)[:, None]
-        columns = torch.arange(length, device=keys.device)[None]
-        seen = columns <= rows
-        if window is not None:
-            seen &= columns > rows - window
-        masks[known] = seen
-    return masks[known]
+    return int(config.attention_chunk_size)
 
 
-def _attend(
+def _by_products(
+    layout: Layout,
+    start: int,
     query: torch.Tensor,
-    keys: torch.Tensor,
-    values: torch.Tensor,
-    mask: torch.Tensor | None,
-    scaling: float | None,
-    softcap: float | None,
-    sinks: torch.Tensor | None,
+    keys: list[torch.Tensor],
+    values: list[torch.Tensor],
+    sight: Sight,
+    weighing: _Weighing,
 ) -> torch.Tensor:
-    """Return (heads, tokens, size)."""
-    shared = query.shape[0] // keys.shape[0]
-    if softcap is None and sinks is None:
-        return functional.scaled_dot_product_attention(
-            query[None], keys[None], values[None], mask, scale=scaling, enable_gqa=shared > 1
+    """Attend in float32 on a CPU: plain products, for all heads that share their keys at once."""
+    heads, tokens, size = query.shape
+    groups = keys[0].shape[0]
+    share = heads // groups
+    if share * tokens >= size:
+        # Keys joined are fewer numbers than scores joined.
+        keys, values = [torch.cat(keys, 1)], [torch.cat(values, 1)]
+    found = query.new_empty(tokens, heads, values[0].shape[-1])
+    for at in range(0, tokens, _ROWS):
+        rows = min(_ROWS, tokens - at)
+        first, end = start + at, start + at + rows
+        bounded = sight.first(end - 1) > 0
+        near_keys, near_values, begin = keys, values, 0
+        if len(keys) == 1:
+            begin = max(sight.first(first), 0)
+            near_keys, near_values = [keys[0][:, begin:end]], [values[0][:, begin:end]]
+        # Unless sight is bounded, only the tokens themselves are hidden from each other.
+        mask = layout.mask(first, rows, begin if bounded else first, sight, query.device)
+        asked = query[:, at : at + rows] * weighing.scaling
+        for group in range(groups):
+            mine = slice(group * share, (group + 1) * share)
+            rows_of_group = asked[mine].reshape(share * rows, size)
+            scores = _joined([product(rows_of_group, each[group]) for each in near_keys])
+            weights = weighing.weights(scores.view(share, rows, -1), mask, mine)
+            seen = _weighted(weights.reshape(share * rows, -1), near_values, group)
+            found[at : at + rows, mine] = seen.view(share, rows, -1).transpose(0, 1)
+    return found
+
+
+def _joined(parts: list[torch.Tensor]) -> torch.Tensor:
+    return parts[0] if len(parts) == 1 else torch.cat(parts, 1)
+
+
+def _weighted(weights: torch.Tensor, values: list[torch.Tensor], group: int) -> torch.Tensor:
+    """Return the sum of values by weights (tokens, keys), where the values lie in parts."""
+    parts = weights.split_with_sizes([each.shape[1] for each in values], 1)
+    seen = [product(part, each[group].t()) for part, each in zip(parts, values, strict=True)]
+    return seen[0] if len(seen) == 1 else torch.stack(seen).sum(0)
+
+
+def _by_kernel(
+    layout: Layout,
+    start: int,
+    query: torch.Tensor,
+    keys: list[torch.Tensor],
+    values: list[torch.Tensor],
+    sight: Sight,
+    weighing: _Weighing,
+) -> torch.Tensor:
+    """Attend with PyTorch's kernels, which add numbers of half precision up in full precision."""
+    key, value = torch.cat(keys, 1), torch.cat(values, 1)
+    rows = query.shape[1]
+    mask = layout.mask(start, rows, 0, sight, query.device)
+    share = query.shape[0] // key.shape[0]
+    if weighing.softcap is None and weighing.sinks is None:
+        seen = functional.scaled_dot_product_attention(
+            query[None],
+            key[None],
+            value[None],
+            mask,
+            scale=weighing.scaling,
+            enable_gqa=share > 1,
         )[0]
-    keys, values = keys.repeat_interleave(shared, 0), values.repeat_interleave(shared, 0)
-    scores = query @ keys.transpose(1, 2) * (scaling or query.shape[-1] ** -0.5)
-    if softcap is not None:
-        scores = softcap * torch.tanh(scores / softcap)
-    if mask is not None:
-        scores = scores.masked_fill(~mask, -torch.inf)
-    if sinks is not None:
-        scores = torch.cat([scores, sinks.reshape(-1, 1, 1).expand(-1, scores.shape[1], 1)], 2)
-    weights = scores.softmax(-1, dtype=torch.float32).to(values.dtype)
-    return weights[:, :, : keys.shape[1]] @ values
+    else:
+        key, value = key.repeat_interleave(share, 0), value.repeat_interleave(share, 0)
+        scores = query @ key.transpose(1, 2) * weighing.scaling
+        seen = weighing.weights(scores, mask, slice(None)).to(value.dtype) @ value
+    return seen.transpose(0, 1)
 
 
 AttentionInterface.register(NAME, tree_attention)

@@ -12,6 +12,7 @@ from torch.nn import functional
 from langchain_safeguard.engines import tree_attention
 from langchain_safeguard.engines.memory import out_of_memory
 from langchain_safeguard.engines.next_token import Context, PlainNextToken
+from langchain_safeguard.engines.products import hasten
 from langchain_safeguard.engines.token_tree import Node, TokenTree
 from langchain_safeguard.errors import GuardError
 
@@ -47,19 +48,22 @@ class TreeNextToken:
         self.passes = 0
         """In how many forward passes."""
         model.set_attn_implementation(tree_attention.NAME)
+        hasten(model)
 
     @torch.inference_mode()
     def logits(self, contexts: Sequence[Context]) -> list[torch.Tensor]:
         """Return the logits of each context; what contexts share is computed once."""
+        found: list[torch.Tensor] = []
+        begin = 0
         try:
-            leaves = [self._leaf(context) for context in contexts]
-            self._compute(leaves)
-            found = self._rows(leaves, contexts)
-            for context, leaf in zip(contexts, leaves, strict=True):
-                if context.keep < len(context.ids):
-                    self.tree.truncate(context.ids, context.keep)
-                elif len(leaf.ids) == 1:
-                    self.tree.join(leaf)
+            leaves: list[Node] = []
+            for end, context in enumerate(contexts, start=1):
+                leaves.append(self._leaf(context))
+                # What a run computes stays until its end: many long prompts take several runs.
+                if end == len(contexts) or self.tree.fresh >= self.tree.room:
+                    found += self._run(contexts[begin:end], leaves)
+                    self.tree.settle()
+                    begin, leaves = end, []
             return found
         finally:
             self.tree.settle()
@@ -70,7 +74,8 @@ class TreeNextToken:
             self.tree.reopen(node)
         return node
 
-    def _compute(self, leaves: Sequence[Node]) -> None:
+    def _run(self, contexts: Sequence[Context], leaves: Sequence[Node]) -> list[torch.Tensor]:
+        """Compute some contexts, and forget what is not worth keeping."""
         while pack := self._pack(leaves):
             try:
                 self._forward(pack)
@@ -78,6 +83,13 @@ class TreeNextToken:
                 if not out_of_memory(error):
                     raise
                 self._spare(error)
+        found = self._rows(leaves, contexts)
+        for context, leaf in zip(contexts, leaves, strict=True):
+            if context.keep < len(context.ids):
+                self.tree.truncate(context.ids, context.keep)
+            elif len(leaf.ids) == 1:
+                self.tree.join(leaf)
+        return found
 
     def _pack(self, leaves: Sequence[Node]) -> list[Node]:
         """Return nodes that are not computed, parents first, as many as fit into one pass."""
@@ -100,40 +112,51 @@ class TreeNextToken:
         device = self._decoder.get_input_embeddings().weight.device
         ids = torch.tensor([[token for node in pack for token in node.ids]])
         places = [at for node in pack for at in range(node.start, node.start + len(node.ids))]
-        with tree_attention.Packed(pack):
+        with tree_attention.packed(pack):
             hidden = self._decoder(
                 input_ids=ids.to(device, non_blocking=True),
                 position_ids=torch.tensor([places]).to(device, non_blocking=True),
                 use_cache=False,
             ).last_hidden_state[0]
+        if not pack[0].computed:
+            raise NotImplementedError("the model does not ask for its attention to be computed")
         self.passes += 1
         self.computed += len(places)
-        for node, rows in zip(pack, hidden.split([len(node.ids) for node in pack]), strict=True):
+        for node, rows in zip(
+            pack, hidden.split_with_sizes([len(node.ids) for node in pack]), strict=True
+        ):
             node.hidden = rows
 
     def _rows(self, leaves: Sequence[Node], contexts: Sequence[Context]) -> list[torch.Tensor]:
         """Apply the head: only to the last token of each context, and only the rows asked for."""
         last = torch.stack([leaf.hidden[-1] for leaf in leaves if leaf.hidden is not None])
         last = last.to(self._head.weight.device)
-        found: dict[int, torch.Tensor] = {}
         by_choice: dict[tuple[int, ...] | None, list[int]] = {}
         for place, context in enumerate(contexts):
             choices = None if context.choices is None else tuple(context.choices)
             by_choice.setdefault(choices, []).append(place)
-        for choices, rows in by_choice.items():
-            # One copy to the CPU per set of choices: each waits for the device.
-            for place, row in zip(rows, self._apply_head(last[rows], choices).cpu(), strict=True):
-                found[place] = row
+        parts = [self._apply_head(last[rows], choices) for choices, rows in by_choice.items()]
+        # One copy to the CPU: each waits for the device.
+        flat = torch.cat([part.flatten() for part in parts]).cpu()
+        found: dict[int, torch.Tensor] = {}
+        for places, part, row in zip(
+            by_choice.values(),
+            parts,
+            flat.split_with_sizes([part.numel() for part in parts]),
+            strict=True,
+        ):
+            found.update(zip(places, row.view(part.shape), strict=True))
         return [found[place] for place in range(len(contexts))]
 
     def _apply_head(self, hidden: torch.Tensor, choices: Sequence[int] | None) -> torch.Tensor:
-        if choices is None:
-            logits = self._head(hidden)
-        else:
-            at = torch.tensor(choices, device=self._head.weight.device)
-            bias = getattr(self._head, "bias", None)
-            bias = None if bias is None else bias[at]
+        # A quantised or adapted head has no rows that can be taken out.
+        if choices is not None and type(self._head) is torch.nn.Linear:
+            at = torch.tensor(choices, device=hidden.device)
+            bias = None if self._head.bias is None else self._head.bias[at]
             logits = functional.linear(hidden, self._head.weight[at], bias)
+        else:
+            logits = self._head(hidden)
+            logits = logits if choices is None else logits[:, list(choices)]
         logits = logits.float() * self._scale
         if self._softcap is not None:
             logits = self._softcap * torch.tanh(logits / self._softcap)
@@ -144,8 +167,7 @@ class TreeNextToken:
         if self._most <= _LEAST:
             raise GuardError(f"memory ran out on {_LEAST} tokens at once") from error
         self._most = max(self._most // 2, _LEAST)
-        self.tree.budget //= 2
-        self.tree.least //= 2
+        self.tree.halve()
         logger.warning("memory ran out; forward passes have at most %d tokens now", self._most)
         if torch.cuda.is_available():
             torch.cuda.empty_cache()
@@ -180,9 +202,14 @@ def agrees(model: Any, tree: TreeNextToken, vocabulary: int, tolerance: float) -
     finally:
         tree.tree.clear()
     return all(
-        bool(((one.softmax(0) - other.softmax(0)).abs() <= tolerance).all())
+        bool(((_spread(one) - _spread(other)).abs() <= tolerance).all())
         for one, other in zip(expected, found, strict=True)
     )
+
+
+def _spread(logits: torch.Tensor) -> torch.Tensor:
+    """Return probabilities; those of a model that is sure of nothing are told apart as well."""
+    return (logits / logits.std().clamp(min=1e-6, max=1.0)).softmax(0)
 
 
 def own_attention(model: Any) -> str:
