@@ -9,6 +9,10 @@ from langchain_safeguard.errors import GuardOutputError
 from langchain_safeguard.guards.evidence import without_control
 
 
+_LONGEST = 48
+"""The letters of a name that are kept: names are recorded, and no model should recite texts there."""
+
+
 def labelled_lines(text: str, labels: Sequence[str]) -> dict[str, str]:
     """Read lines that begin with a label and a colon, in any order.
 
@@ -45,5 +49,5 @@ def choice(lines: Mapping[str, str], label: str, allowed: Sequence[str]) -> str:
 
 def named(value: str) -> list[str]:
     """Return the names in a list with commas; `None` is an empty one."""
-    names = (name.strip().rstrip(".") for name in re.split(r"[,;\n]", value))
+    names = (name.strip().rstrip(".")[:_LONGEST] for name in re.split(r"[,;\n]", value))
     return [name for name in names if name and name.lower() not in ("none", "n/a")]

@@ -195,6 +195,11 @@ def test_unknown_categories_are_other_and_keep_their_name() -> None:
     assert (finding.category, finding.code) == (Category.OTHER, "Weather")
 
 
+def test_a_name_cannot_be_a_whole_text() -> None:
+    verdict = written(Qwen3Guard(), f"Safety: Unsafe\nCategories: {'how to pick a lock ' * 20}")
+    assert max(len(finding.code or "") for finding in verdict.findings) < 50
+
+
 @pytest.mark.parametrize(("mode", "unsafe"), [("strict", True), ("loose", False)])
 def test_the_mode_says_what_is_controversial(
     mode: Literal["strict", "loose"], unsafe: bool
