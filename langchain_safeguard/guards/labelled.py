@@ -8,9 +8,8 @@ from collections.abc import Mapping, Sequence
 from langchain_safeguard.errors import GuardOutputError
 from langchain_safeguard.guards.evidence import without_control
 
-
 _LONGEST = 48
-"""The letters of a name that are kept: names are recorded, and no model should recite texts there."""
+"""How many letters of a name are kept: names are recorded, and no model should recite there."""
 
 
 def labelled_lines(text: str, labels: Sequence[str]) -> dict[str, str]:
