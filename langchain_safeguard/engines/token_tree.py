@@ -115,12 +115,12 @@ class TokenTree:
             child = node.children.get(ids[at])
             if child is None:
                 return
-            same = _shared(child.ids, ids, at)
-            if at + same > keep and same == len(child.ids):
-                child = self._split(child, keep - at)
-            elif same < len(child.ids):
-                return
-            node, at = child, at + len(child.ids)
+            same = min(_shared(child.ids, ids, at), keep - at)
+            if same < len(child.ids):
+                if at + same < keep:
+                    return
+                child = self._split(child, same)
+            node, at = child, at + same
         if at < len(ids):
             node.children.pop(ids[at], None)
 
@@ -128,7 +128,7 @@ class TokenTree:
         """End a run: forget what was not computed, hidden states, and what exceeds the budget."""
         self.clock += 1
         self.fresh = 0
-        for node in [*self._nodes()]:
+        for node in [*self.nodes()]:
             node.hidden = None
             if not node.computed:
                 self._remove(node)
@@ -143,7 +143,7 @@ class TokenTree:
     @property
     def room(self) -> int:
         """Return how many tokens are kept between runs."""
-        for node in self._nodes():
+        for node in self.nodes():
             if node.keys:
                 each = sum(tensor.nbytes for tensor in (*node.keys, *node.values))
                 return max(self.budget * len(node.ids) // max(each, 1), self.least)
@@ -152,7 +152,7 @@ class TokenTree:
     def _shrink(self) -> None:
         """Forget what exceeds the budget, the longest unused first, but nothing of this run."""
         excess = self.tokens - self.room
-        leaves = [node for node in self._nodes() if not node.children]
+        leaves = [node for node in self.nodes() if not node.children]
         while excess > 0 and leaves:
             oldest = min(leaves, key=lambda node: (node.used, -node.start))
             if oldest.used == self.clock:
@@ -171,9 +171,10 @@ class TokenTree:
     @property
     def tokens(self) -> int:
         """Return how many tokens are kept."""
-        return sum(len(node.ids) for node in self._nodes())
+        return sum(len(node.ids) for node in self.nodes())
 
-    def _nodes(self) -> Iterable[Node]:
+    def nodes(self) -> Iterable[Node]:
+        """Go through all nodes, parents before their children."""
         stack = [*self._root.children.values()]
         while stack:
             node = stack.pop()
