@@ -122,6 +122,9 @@ def _parting(
     for first, rest in by_first.items():
         labels = {label for _, label in rest}
         if first is None:
+            if len(labels) > 1:
+                names = " and ".join(sorted(labels))
+                raise GuardLoadError(f"the tokenizer cannot tell {names} apart")
             # A label that begins another one: it ends here, or a list goes on.
             comma = tokenizer.after("1", ",") or []
             options.append(((*eos, *comma), next(iter(labels))))

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from functools import lru_cache
 from itertools import pairwise
 from typing import Any
 
 from langchain_safeguard.engines.base import Piece
+from langchain_safeguard.errors import GuardError
 
 
 class PromptTokenizer:
@@ -20,10 +22,13 @@ class PromptTokenizer:
     def __init__(self, tokenizer: Any) -> None:
         """Find the control tokens and how a text begins."""
         self._tokenizer = tokenizer
-        added = tokenizer.added_tokens_decoder.values()
-        self._special = {str(token.content) for token in added if token.special}
+        added = tokenizer.added_tokens_decoder
+        self._special = {str(token.content): id_ for id_, token in added.items() if token.special}
         # Gemma's vocabulary has line breaks and HTML tags as added tokens: ordinary text.
-        self._added = {str(token.content) for token in added if not token.content.isspace()}
+        self._added = {
+            str(token.content): id_ for id_, token in added.items() if not token.content.isspace()
+        }
+        self._control = lru_cache(maxsize=64)(self._control_in)
         begin = tokenizer("a")["input_ids"][:1]
         self._bos = begin if begin == [tokenizer.bos_token_id] else []
         self._newline = self._plain("\n")
@@ -36,12 +41,18 @@ class PromptTokenizer:
 
         Without control tokens in pieces that are not trusted, these are the tokens of the joined
         text. Where there are some, they are read as letters.
+
+        Raises:
+            GuardError: The tokenizer makes control tokens of what does not look like any.
         """
         text = "".join(piece.text for piece in pieces)
-        cuts = self._cuts(text, pieces)
+        pattern, control = self._control("".join(each.text for each in pieces if each.trusted))
+        cuts, ours = _cuts(text, pattern, pieces)
         ids = self._plain(text[: cuts[0]] if cuts else text)
         for begin, end in pairwise([*cuts, len(text)]):
             ids += self._inside(text[begin:end])
+        if sum(each in control for each in ids) > ours:
+            raise GuardError("the tokenizer reads control tokens where a text has none")
         return ids if not self._bos or self._bos[0] in ids[:2] else self._bos + ids
 
     def after(self, before: str, text: str) -> list[int] | None:
@@ -66,28 +77,16 @@ class PromptTokenizer:
         found = self._tokenizer(text, add_special_tokens=False, return_offsets_mapping=True)
         return [(int(begin), int(end)) for begin, end in found["offset_mapping"]]
 
-    def _cuts(self, text: str, pieces: Sequence[Piece]) -> list[int]:
-        """Return where to cut so that no control token is left that the guard did not write."""
-        trusted = "".join(piece.text for piece in pieces if piece.trusted)
-        control = self._special | {token for token in self._added if token in trusted}
-        if not control:
-            return []
-        ours: list[tuple[int, int]] = []
-        at = 0
-        for piece in pieces:
-            if piece.trusted:
-                ours.append((at, at + len(piece.text)))
-            at += len(piece.text)
-        pattern = re.compile("|".join(sorted(map(re.escape, control), key=len, reverse=True)))
-        cuts, at = [], 0
-        while match := pattern.search(text, at):
-            if any(begin <= match.start() and match.end() <= end for begin, end in ours):
-                at = match.end()
-                continue
-            # After its first letter; what follows could be the beginning of another one.
-            at = match.start() + 1
-            cuts.append(at)
-        return cuts
+    def _control_in(self, trusted: str) -> tuple[re.Pattern[str], frozenset[int]]:
+        """Return what control tokens look like in a prompt with such trusted text, and their ids.
+
+        Nothing looks like the pattern if there are none.
+        """
+        control = self._special | {
+            token: id_ for token, id_ in self._added.items() if token in trusted
+        }
+        spelled = sorted(map(re.escape, control), key=len, reverse=True)
+        return re.compile("|".join(spelled) or r"(?!)"), frozenset(control.values())
 
     def _plain(self, text: str) -> list[int]:
         ids: list[int] = self._tokenizer(text, add_special_tokens=False)["input_ids"]
@@ -106,6 +105,32 @@ class PromptTokenizer:
     def _id(self, token: str) -> int | None:
         ids = self._plain(token)
         return ids[0] if len(ids) == 1 and token in self._special else None
+
+
+def _cuts(text: str, pattern: re.Pattern[str], pieces: Sequence[Piece]) -> tuple[list[int], int]:
+    """Return where to cut so that no control token is left that the guard did not write.
+
+    Also returned is how many it did write.
+    """
+    trusted: list[tuple[int, int]] = []
+    at = 0
+    for piece in pieces:
+        end = at + len(piece.text)
+        if piece.trusted and trusted and trusted[-1][1] == at:
+            trusted[-1] = (trusted[-1][0], end)
+        elif piece.trusted:
+            trusted.append((at, end))
+        at = end
+    cuts, ours, at = [], 0, 0
+    while match := pattern.search(text, at):
+        if any(begin <= match.start() and match.end() <= end for begin, end in trusted):
+            ours += 1
+            at = match.end()
+            continue
+        # After its first letter; what follows could be the beginning of another one.
+        at = match.start() + 1
+        cuts.append(at)
+    return cuts, ours
 
 
 _ENDINGS = ("<|eot_id|>", "<|eot|>", "<|im_end|>", "<end_of_turn>", "<|end_of_text|>", "<|return|>")
