@@ -9,7 +9,14 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from langchain_safeguard.errors import ConfigurationError, GuardLoadError
-from langchain_safeguard.guards import ClassifierFamily, Family, Guard, GuardCard, ModelGuard
+from langchain_safeguard.guards import (
+    ClassifierFamily,
+    Family,
+    Guard,
+    GuardCard,
+    ModelGuard,
+    SequenceClassifier,
+)
 from langchain_safeguard.guards.catalogue import CARDS
 from langchain_safeguard.taxonomy import Side
 
@@ -74,7 +81,8 @@ def load_guard(
         device_map: As in transformers; the GPU, if there is one, if left out.
         quantization: `"4bit"` or `"8bit"` (bitsandbytes), `None`, or `"auto"`: as the model's card
             loads it.
-        base_model: For an adapter: the hub id or folder of the model that it adapts.
+        base_model: For an adapter: the hub id or folder of the model that it adapts. For a
+            classifier without a tokenizer: of the model whose tokenizer it reads with.
         max_tokens: The most tokens that the model reads at once; longer texts are judged in
             windows. At most 4096 if left out.
         cache_bytes: The memory for what the model has read before, in bytes.
@@ -215,14 +223,12 @@ def _known(name: str | Path, family: Family[Any, Any] | str | None) -> GuardCard
 
 def _recognised(checkpoint: Any) -> GuardCard | None:
     """Find the card by what a folder holds."""
-    base = checkpoint.adapter.get("base_model_name_or_path")
     for card in CARDS:
         if card.classifier:
-            if checkpoint.is_classifier and card.labels and card.labels == checkpoint.labels:
+            # Their order does not matter: the names come with the scores.
+            if card.labels and {*card.labels} == {*checkpoint.labels}:
                 return card
-            continue
-        signed = card.signs and all(sign in (checkpoint.template or "") for sign in card.signs)
-        if signed or (base is not None and card.base_model == base):
+        elif card.signs and all(sign in (checkpoint.template or "") for sign in card.signs):
             return card
     return None
 
@@ -237,7 +243,7 @@ def _family(card: GuardCard, checkpoint: Any, options: Mapping[str, Any]) -> Fam
         raise ConfigurationError(f"guard {card.name!r}: {error}") from error
 
 
-def _folder(name: str | Path, revision: str | None) -> Path:
+def _folder(name: str | Path, revision: str | None = None, *, weights: bool = True) -> Path:
     folder = Path(name)
     if folder.is_dir():
         if not any((folder / each).is_file() for each in ("config.json", "adapter_config.json")):
@@ -248,26 +254,31 @@ def _folder(name: str | Path, revision: str | None) -> Path:
         return folder.resolve()
     from langchain_safeguard.engines.hub import download
 
-    return download(str(name), revision)
+    return download(str(name), revision, weights=weights)
 
 
 def _base(checkpoint: Any, card: GuardCard | None, given: str | Path | None) -> Path | None:
-    """Return the folder of the model that an adapter adapts."""
-    if not checkpoint.adapter:
+    """Return the folder of what a checkpoint needs besides itself.
+
+    That is the model an adapter adapts, or the model whose tokenizer a classifier reads with.
+    """
+    tokenizer_only = checkpoint.is_classifier and not checkpoint.has_tokenizer
+    if not checkpoint.adapter and not tokenizer_only:
         if given is not None:
             raise ConfigurationError(
-                f"base_model={str(given)!r}, but {checkpoint.folder} is not an adapter"
+                f"base_model={str(given)!r}, but {checkpoint.folder} is complete: it is no adapter"
             )
         return None
     base = given or checkpoint.adapter.get("base_model_name_or_path")
     base = base or (card.base_model if card else None)
     if base is None:
-        raise ConfigurationError(f"{checkpoint.folder} is an adapter; give base_model=")
+        lack = "has no tokenizer" if tokenizer_only else "is an adapter"
+        raise ConfigurationError(f"{checkpoint.folder} {lack}; give base_model=")
     if not Path(base).is_dir() and not _HUB_ID.fullmatch(str(base)):
         raise ConfigurationError(
             f"base_model={str(base)!r} is neither a folder nor a hub id; give base_model="
         )
-    return _folder(base, None)
+    return _folder(base, weights=not tokenizer_only)
 
 
 def _model_guard(family: Family[Any, Any], loading: Any, title: str, revision: str | None) -> Guard:
@@ -280,6 +291,8 @@ def _model_guard(family: Family[Any, Any], loading: Any, title: str, revision: s
             key,
             lambda: classifier_engine(loading, title, activation=activation, labels=labels),
         )
+        if isinstance(family, SequenceClassifier):
+            family.check_labels(classifier.labels, exclusive=classifier.activation == "softmax")
         return ModelGuard(classifier, family, name=title, revision=revision)
     engine = _engines.get(loading, lambda: language_engine(loading, title))
     guard = ModelGuard(engine, family, name=title, revision=revision)

@@ -6,11 +6,12 @@ from pathlib import Path
 
 from langchain_safeguard.errors import GuardConnectionError, GuardLoadError
 
-_WANTED = ("*.safetensors", "*.json", "*.jinja", "*.model", "*.txt")
+_WEIGHTS = "*.safetensors"
+_WANTED = ("*.json", "*.jinja", "*.model", "*.txt")
 _UNWANTED = ("original/*", "consolidated*", "onnx/*", "openvino/*")
 
 
-def download(name: str, revision: str | None = None) -> Path:
+def download(name: str, revision: str | None = None, *, weights: bool = True) -> Path:
     """Return the folder of a checkpoint; fetch what of it is not there yet, with a progress bar.
 
     Offline (`HF_HUB_OFFLINE=1`), or when the hub cannot be reached, what was fetched before does.
@@ -18,6 +19,7 @@ def download(name: str, revision: str | None = None) -> Path:
     Args:
         name: A hub id, such as `"meta-llama/Llama-Guard-3-1B"`.
         revision: A branch, a tag or a commit; the main branch if left out.
+        weights: Whether the weights are needed, or only what else there is.
 
     Raises:
         GuardLoadError: There is no such checkpoint, its owner asks for an agreement first, or it is
@@ -31,7 +33,7 @@ def download(name: str, revision: str | None = None) -> Path:
         folder = snapshot_download(
             name,
             revision=revision,
-            allow_patterns=[*_WANTED],
+            allow_patterns=[*_WANTED, _WEIGHTS] if weights else [*_WANTED],
             ignore_patterns=[*_UNWANTED],
         )
     except errors.GatedRepoError as error:

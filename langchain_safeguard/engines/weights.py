@@ -11,9 +11,9 @@ from typing import Any
 import psutil
 import torch
 
-from langchain_safeguard.engines.base import Engine, TextInput, TextScores
 from langchain_safeguard.engines.causal import CausalEngine
 from langchain_safeguard.engines.checkpoint import Checkpoint
+from langchain_safeguard.engines.classifier import ClassifierEngine
 from langchain_safeguard.engines.next_token import NextToken, PlainNextToken
 from langchain_safeguard.engines.tokens import PromptTokenizer
 from langchain_safeguard.engines.tree_next_token import TreeNextToken, agrees, own_attention
@@ -39,7 +39,7 @@ class Loading:
 
     Attributes:
         folder: The checkpoint.
-        base: The model that an adapter adapts.
+        base: The model that an adapter adapts, or whose tokenizer a classifier reads with.
         dtype: `"float32"`, `"bfloat16"` or `"float16"`; `None` chooses: what the checkpoint has on
             a GPU; on a CPU float32, where rounding is least and no step is slower, if it fits.
         device_map: As in transformers; `None` means the GPU if there is one.
@@ -92,15 +92,13 @@ def language_engine(loading: Loading, name: str) -> CausalEngine:
 
 def classifier_engine(
     loading: Loading, name: str, *, activation: Any = None, labels: Any = None
-) -> Engine[TextInput, TextScores]:
+) -> ClassifierEngine:
     """Load a sequence classifier.
 
     Raises:
         GuardLoadError: It cannot be loaded; the message says what to do.
     """
     from transformers import AutoModelForSequenceClassification
-
-    from langchain_safeguard.engines.classifier import ClassifierEngine
 
     checkpoint = Checkpoint(loading.folder)
     model = _load(AutoModelForSequenceClassification, checkpoint, loading).eval()

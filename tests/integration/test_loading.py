@@ -6,6 +6,7 @@ import json
 import os
 import shutil
 import struct
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -15,13 +16,16 @@ from transformers import BertConfig, BertModel
 
 from langchain_safeguard import (
     ConfigurationError,
+    GuardConnectionError,
     GuardLoadError,
     InputGuard,
     Safeguard,
     SafeguardError,
     load_guard,
 )
+from langchain_safeguard.cli import main
 from langchain_safeguard.guards import ModelGuard
+from tests.hub_server import Hub, Repo
 from tests.tiny_guards import tiny_llama_guard
 
 
@@ -185,7 +189,7 @@ def test_an_empty_folder_is_no_checkpoint(tmp_path: Path) -> None:
         ("folder", {"explain": True}, "explain"),
         ("folder", {"categories": {}}, "at least one"),
         ("folder", {"categories": {"violence": "x"}}, "such as 'O1'"),
-        ("folder", {"base_model": "some/base"}, "not an adapter"),
+        ("folder", {"base_model": "some/base"}, "no adapter"),
     ],
 )
 def test_wrong_values_are_named(
@@ -212,3 +216,74 @@ def test_no_network_is_needed_for_a_folder(folder: Path, monkeypatch: Any) -> No
 
     monkeypatch.setattr("socket.socket.connect", refuse)
     assert load_guard(folder, dtype="float32").name == folder.name
+
+
+# the hub
+
+
+@pytest.fixture
+def hub(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Hub]:
+    repos = {
+        "meta-llama/Llama-Guard-3-1B": folder,
+        "owner/gated": Repo(folder, gated=True),
+        "owner/private": Repo(folder, private=True),
+    }
+    with Hub(repos) as served:
+        served.use(monkeypatch, tmp_path / "home")
+        yield served
+
+
+def test_a_hub_id_is_fetched_once_and_then_works_offline(
+    hub: Hub, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first = load_guard("meta-llama/Llama-Guard-3-1B")
+    assert first.name == "meta-llama/Llama-Guard-3-1B"
+    assert first.revision
+    hub.forget()
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    assert loaded("meta-llama/Llama-Guard-3-1B").engine is loaded(first).engine
+    assert not hub.requests
+
+
+def test_only_safe_formats_are_fetched(hub: Hub) -> None:
+    load_guard("meta-llama/Llama-Guard-3-1B")
+    fetched = {request.rpartition("/")[2] for request in map(str, hub.requests)}
+    assert not {name for name in fetched if name.endswith((".bin", ".py", ".pt", ".pkl"))}
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "error", "said"),
+    [
+        ("owner/gated", {}, GuardLoadError, "accept its licence at"),
+        ("owner/private", {}, GuardLoadError, "no 'owner/private' on the hub, or it is private"),
+        ("owner/nothing", {}, GuardLoadError, "check the spelling"),
+        (
+            "meta-llama/Llama-Guard-3-1B",
+            {"revision": "none-such"},
+            GuardLoadError,
+            "no revision 'none-such'",
+        ),
+    ],
+)
+def test_what_the_hub_refuses_is_said_in_plain_words(
+    hub: Hub, name: str, options: Any, error: type[Exception], said: str
+) -> None:
+    with pytest.raises(error, match=said):
+        load_guard(name, **options)
+
+
+def test_a_broken_hub_is_a_connection_error(hub: Hub) -> None:
+    hub.breaks(500)
+    with pytest.raises(GuardConnectionError, match="meta-llama/Llama-Guard-3-1B"):
+        load_guard("meta-llama/Llama-Guard-3-1B")
+
+
+def test_the_command_fetches_ahead_and_says_where_to(
+    hub: Hub, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["download", "meta-llama/Llama-Guard-3-1B"]) == 0
+    printed = Path(capsys.readouterr().out.strip())
+    assert (printed / "model.safetensors").is_file()
+    assert main(["download", "owner/gated"]) == 1
+    assert "is gated" in capsys.readouterr().err
+    assert main(["download", "no-owner"]) == 2
