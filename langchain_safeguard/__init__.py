@@ -26,7 +26,7 @@ if TYPE_CHECKING:
         UnreadableInputError,
     )
     from langchain_safeguard.escalation import Escalation, Resolution, SecondOpinion
-    from langchain_safeguard.guards import Guard
+    from langchain_safeguard.guards import Guard, SequenceClassifier, WordVerdict
     from langchain_safeguard.loading import list_guards, load_guard
     from langchain_safeguard.policy import Action, Policy, Rule
     from langchain_safeguard.rewriters import Redact, Replace
@@ -55,7 +55,7 @@ _HOME = {
         "UnreadableInputError",
     ),
     "escalation": ("Escalation", "Resolution", "SecondOpinion"),
-    "guards": ("Guard",),
+    "guards": ("Guard", "SequenceClassifier", "WordVerdict"),
     "loading": ("list_guards", "load_guard"),
     "policy": ("Action", "Policy", "Rule"),
     "rewriters": ("Redact", "Replace"),
@@ -97,10 +97,12 @@ __all__ = [
     "Safeguard",
     "SafeguardError",
     "SecondOpinion",
+    "SequenceClassifier",
     "Side",
     "Turn",
     "UnreadableInputError",
     "Verdict",
+    "WordVerdict",
     "guard_model",
     "guarded",
     "list_guards",
