@@ -14,7 +14,7 @@ WINDOW = 8
 _SHAPE: dict[str, Any] = {
     "vocab_size": WORDS,
     "hidden_size": 64,
-    "intermediate_size": 96,
+    "intermediate_size": 128,
     "num_hidden_layers": 3,
     "num_attention_heads": 4,
     "num_key_value_heads": 2,
@@ -70,7 +70,7 @@ _TREE: dict[str, Callable[[], Any]] = {
             **_SIZED,
             num_local_experts=2,
             interleave_moe_layer_step=2,
-            intermediate_size_mlp=96,
+            intermediate_size_mlp=128,
             attention_chunk_size=16,
             no_rope_layers=[1, 0, 1],
         )
@@ -116,10 +116,12 @@ PLAIN_SHAPES = tuple(_PLAIN)
 """Shapes that it cannot read."""
 
 
-def tiny(shape: str, seed: int = 0) -> Any:
+def tiny(shape: str, seed: int = 0, vocabulary: int = WORDS) -> Any:
     """Return a model of a shape; always the same one."""
     torch.manual_seed(seed)
     model = {**_TREE, **_PLAIN}[shape]().eval()
+    if vocabulary != WORDS:
+        model.resize_token_embeddings(vocabulary, mean_resizing=False)
     for name, weight in model.named_parameters():
         # Large numbers, so that what a token sees shows in what comes next.
         if weight.dim() > 1 and "A_log" not in name and "conv" not in name:

@@ -213,6 +213,13 @@ def test_a_control_token_of_one_letter_cannot_be_cut_so_the_prompt_is_refused() 
         ours.encode([Piece("a~"), Piece("b~", trusted=False)])
 
 
+def test_what_the_vocabulary_lacks_is_not_a_control_token() -> None:
+    plain = small("</s>")
+    ids = PromptTokenizer(plain).encode([Piece("a"), Piece("\u20ac", trusted=False), Piece("b")])
+    assert ids == plain("a\u20acb")["input_ids"]
+    assert plain.unk_token_id in ids
+
+
 def test_control_tokens_that_the_normaliser_makes_are_refused() -> None:
     plain = small("</s>", normalizer=normalizers.NFKC())
     from tokenizers import AddedToken
