@@ -28,6 +28,8 @@ class PromptTokenizer:
         self._added = {
             str(token.content): id_ for id_, token in added.items() if not token.content.isspace()
         }
+        # It stands for what a vocabulary lacks, and says nothing of its own.
+        self._unknown = {tokenizer.unk_token_id}
         self._control = lru_cache(maxsize=64)(self._control_in)
         begin = tokenizer("a")["input_ids"][:1]
         self._bos = begin if begin == [tokenizer.bos_token_id] else []
@@ -86,7 +88,7 @@ class PromptTokenizer:
             token: id_ for token, id_ in self._added.items() if token in trusted
         }
         spelled = sorted(map(re.escape, control), key=len, reverse=True)
-        return re.compile("|".join(spelled) or r"(?!)"), frozenset(control.values())
+        return re.compile("|".join(spelled) or r"(?!)"), frozenset(control.values()) - self._unknown
 
     def _plain(self, text: str) -> list[int]:
         ids: list[int] = self._tokenizer(text, add_special_tokens=False)["input_ids"]
