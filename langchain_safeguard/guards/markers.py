@@ -11,8 +11,12 @@ import re
 from collections.abc import Sequence
 from functools import lru_cache
 
-_LINE_BEGIN = r"(?:^|(?<=[\r\v\f\x85\u2028\u2029]))"
+_ENDS = r"\r\v\f\x85\u2028\u2029"
+"""What ends a line besides a line break."""
+_LINE_BEGIN = rf"(?:^|(?<=[{_ENDS}]))"
 """Where a line begins, whatever ended the one before it."""
+_BLANKS = rf"[^\S\n{_ENDS}]*"
+"""White space within a line; with line ends among it, a text of nothing else takes for ever."""
 
 
 def defuse(text: str, markers: Sequence[str], speakers: Sequence[str] = ()) -> str:
@@ -36,7 +40,7 @@ def _pattern(markers: tuple[str, ...], speakers: tuple[str, ...]) -> re.Pattern[
         parts.append(f"(?P<marker>{'|'.join(spelled)})")
     if speakers:
         words = "|".join(map(re.escape, speakers))
-        parts.append(rf"(?P<speaker>{_LINE_BEGIN}[^\S\n]*(?:{words}))(?=[^\S\n]*:)")
+        parts.append(rf"(?P<speaker>{_LINE_BEGIN}{_BLANKS}(?:{words}))(?={_BLANKS}:)")
     return re.compile("|".join(parts), re.IGNORECASE | re.MULTILINE) if parts else None
 
 

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from math import isnan
 
 from langchain_safeguard.conversation import Conversation, Turn
+from langchain_safeguard.errors import GuardOutputError
 from langchain_safeguard.taxonomy import Category, Side
 from langchain_safeguard.verdict import Finding, Span, Verdict
 
 _OVERLAP = 8
 """A window shares this part (one over it) with the one before it."""
 _LEAST = 32
-"""The fewest tokens of a text that a window holds, however long the policy is."""
+"""The room for a text in a window, in tokens, however long the policy is."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,7 +60,9 @@ def fit(
     bare = Conversation((replace(checked, text=""),))
     room = max(limit - measure(bare), _LEAST)
     tokens = offsets(checked.text)
-    for_context = max(room - len(tokens), room // 4)
+    # More than the tokens of the bare text where markers or control tokens in it are spelled out.
+    rendered = max(measure(Conversation((checked,))) - measure(bare), 0)
+    for_context = max(room - rendered, room // 4)
     context: list[Turn] = []
     turns = conversation.context(side)
     for turn in reversed(turns):
@@ -69,25 +73,60 @@ def fit(
         context.insert(0, turn)
     dropped = len(turns) - len(context)
     whole = Conversation((*context, checked))
-    used = measure(whole) - len(tokens)
-    if used + len(tokens) <= limit or not tokens:
+    if not tokens or measure(whole) <= limit:
         return [Window(whole, dropped=dropped)]
-    size = max(limit - used, _LEAST)
-    step = max(size - size // _OVERLAP, 1)
-    windows = []
-    for first in range(0, max(len(tokens) - size + step, 1), step):
-        stretch = tokens[first : first + size]
-        start, end = stretch[0][0], stretch[-1][1]
-        part = Conversation((*context, replace(checked, text=checked.text[start:end])))
-        windows.append(Window(part, start, end, dropped))
+
+    return [
+        replace(window, dropped=dropped)
+        for window in _stretches(context, checked, tokens, measure=measure, limit=limit)
+    ]
+
+
+def _stretches(
+    context: Sequence[Turn],
+    checked: Turn,
+    tokens: Sequence[tuple[int, int]],
+    *,
+    measure: Callable[[Conversation], int],
+    limit: int,
+) -> list[Window]:
+    """Cut a text into stretches that fit behind a context, each as long as it can be.
+
+    How much a stretch costs is measured: what is spelled out in a prompt (markers, control tokens)
+    is longer there, and whoever fills a text with it must not make all windows small.
+    """
+    around = measure(Conversation((*context, replace(checked, text=""))))
+    room = max(limit - around, _LEAST)
+    windows: list[Window] = []
+    first, size, end = 0, room, 0
+    while end < len(tokens):
+        size = min(room, 2 * size)
+        while True:
+            stretch = tokens[first : first + size]
+            start, stop = stretch[0][0], stretch[-1][1]
+            part = Conversation((*context, replace(checked, text=checked.text[start:stop])))
+            taken = measure(part) - around
+            if taken <= room or size == 1:
+                break
+            size = max(min(size * room // taken, size - 1), 1)
+        windows.append(Window(part, start, stop))
+        end = first + size
+        first = end - size // _OVERLAP
     return windows
 
 
 def riskiest(verdicts: Sequence[tuple[Window, Verdict]]) -> Verdict:
-    """Make one verdict of those on the windows of one text: the worst of everything."""
+    """Make one verdict of those on the windows of one text: the worst of everything.
+
+    Raises:
+        GuardOutputError: A score is not a number: no maximum would show it.
+    """
     if len(verdicts) == 1:
         [(window, verdict)] = verdicts
         return replace(verdict, dropped_turns=window.dropped)
+    numbers = [n for _, v in verdicts for n in (v.score, *(f.score for f in v.findings))]
+    if any(number is not None and isnan(number) for number in numbers):
+        raise GuardOutputError("the guard gave a score that is not a number")
     worst = max((v for _, v in verdicts), key=lambda v: (v.failed, v.score or 0.0))
     found: dict[tuple[Category, str | None], Finding] = {}
     for _, verdict in verdicts:

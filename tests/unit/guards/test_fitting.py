@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Sequence
 from itertools import pairwise
@@ -10,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from langchain_safeguard import Category, Conversation, Finding, Verdict
+from langchain_safeguard import Category, Conversation, Finding, GuardOutputError, Verdict
 from langchain_safeguard.conversation import Turn
 from langchain_safeguard.guards.windows import Window, fit, riskiest
 
@@ -85,6 +86,26 @@ def test_a_policy_that_leaves_no_room_still_reads_the_text_in_pieces() -> None:
     assert len(read) == 200
 
 
+@given(runs=st.lists(st.integers(1, 120), min_size=2, max_size=8))
+def test_what_is_longer_in_a_prompt_makes_no_window_small(runs: list[int]) -> None:
+    # Each `#` is read as five tokens, as control tokens are whose letters are spelled out.
+    def spelled_out(conversation: Conversation) -> int:
+        return measure(conversation) + sum(4 * turn.text.count("#") for turn in conversation.turns)
+
+    text = " ".join(" ".join("w#"[at % 2] * count) for at, count in enumerate([100, *runs]))
+    room = 100
+    limit = POLICY + AROUND + room
+    found = fit(Conversation.of(text), "input", measure=spelled_out, offsets=words, limit=limit)
+    lengths = [spelled_out(window.conversation) for window in found]
+    assert max(lengths) <= limit
+    # Each but the last is at least half full, and they overlap by an eighth.
+    total = spelled_out(Conversation.of(text))
+    assert len(found) <= total // (room // 2 - room // 8) + 2
+    assert found[-1].end in (len(text), None)
+    for one, other in pairwise(found):
+        assert other.start <= (one.end or 0)
+
+
 def test_an_empty_text_is_one_window_whatever_the_policy() -> None:
     assert len(windows([Turn("assistant", "")], limit=POLICY)) == 1
 
@@ -117,6 +138,14 @@ def test_a_window_that_could_not_be_read_makes_the_verdict_a_failed_one(place: i
     found = riskiest(parts(*verdicts))
     assert found.failed
     assert {f.code for f in found.findings} == {"S1", "S2", "S3"}
+
+
+@pytest.mark.parametrize("place", [0, 1, 2])
+def test_a_score_that_is_no_number_is_not_lost_among_others(place: int) -> None:
+    verdicts = [verdict(0.1, "S1"), verdict(0.2, "S1")]
+    verdicts.insert(place, verdict(math.nan, "S1"))
+    with pytest.raises(GuardOutputError, match="not a number"):
+        riskiest(parts(*verdicts))
 
 
 def test_a_finding_without_a_score_outranks_those_with_one() -> None:
