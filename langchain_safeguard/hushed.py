@@ -8,14 +8,25 @@ run for its operators, such as LangSmith's. Everyone else hears the guarded run 
 Handlers reach a step in four ways, and each is closed here: through the config (`hushed`), through
 context variables that steps fall back on when they are given no config, or that `configure` hooks
 read (`quiet`), and attached to a step itself (`muted`).
+
+Where a guarded model is called by code that is not ours, that code runs quietly too, and the model
+is let back in front of those who listened before (`Stage`).
 """
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Generator, Iterator
+from collections.abc import (
+    AsyncGenerator,
+    AsyncIterator,
+    Callable,
+    Collection,
+    Generator,
+    Iterator,
+    Sequence,
+)
 from contextlib import ExitStack, contextmanager, suppress
 from contextvars import ContextVar
-from dataclasses import is_dataclass, replace
+from dataclasses import dataclass, is_dataclass, replace
 from typing import Any, TypeVar, cast
 
 from langchain_core.callbacks import BaseCallbackHandler, BaseCallbackManager
@@ -104,12 +115,68 @@ def quiet(config: RunnableConfig) -> Iterator[None]:
         config: What `hushed` returned.
     """
     with ExitStack() as stack:
+        # Whoever was let in front of the listeners may not stay there in here.
+        stack.enter_context(_holding(_STAGE, None))
         stack.enter_context(_holding(var_child_runnable_config, config))
-        for variable, *_ in getattr(context, "_configure_hooks", ()):
+        for variable, *_ in _hooks():
             handler = variable.get()
             if handler is not None and not is_operators(handler):
                 stack.enter_context(_holding(variable, None))
         yield
+
+
+@dataclass(frozen=True, slots=True)
+class Stage:
+    """Where a guarded model may be heard, though all around it runs quietly.
+
+    Attributes:
+        guards: Whoever has to have judged an answer before it may be heard.
+        audience: The context variables through which handlers listen, with their values.
+    """
+
+    guards: tuple[object, ...]
+    audience: tuple[tuple[ContextVar[Any], Any], ...]
+
+
+_STAGE: ContextVar[Stage | None] = ContextVar("safeguard_stage", default=None)
+
+
+@contextmanager
+def staged(guard: object) -> Iterator[None]:
+    """Run other people's code quietly, around a model that may be heard: see `on_stage`.
+
+    Stages nest: a model has to be guarded by all of them to be heard.
+
+    Args:
+        guard: Stands for one guard; compared by identity.
+    """
+    around = _STAGE.get()
+    variables = [var_child_runnable_config, *(v for v, *_ in _hooks())]
+    audience = around.audience if around else tuple((v, v.get()) for v in variables)
+    guards = (*(around.guards if around else ()), guard)
+    with quiet(hushed()), _holding(_STAGE, Stage(guards, audience)):
+        yield
+
+
+@contextmanager
+def on_stage(guards: Collection[object]) -> Iterator[None]:
+    """Let those who listened before `staged` hear what is done in here, if they may.
+
+    Args:
+        guards: Who judges what is done in here before it is heard.
+    """
+    stage = _STAGE.get()
+    with ExitStack() as stack:
+        if stage is not None and all(any(g is own for own in guards) for g in stage.guards):
+            stack.enter_context(_holding(_STAGE, None))
+            for variable, value in stage.audience:
+                stack.enter_context(_holding(variable, value))
+        yield
+
+
+def _hooks() -> Sequence[tuple[Any, ...]]:
+    hooks: Sequence[tuple[Any, ...]] = getattr(context, "_configure_hooks", ())
+    return hooks
 
 
 @contextmanager

@@ -29,7 +29,7 @@ FLOORS = [
     {"guarded_stream", "llm_run"},
     {"guarded_call", "wrapped_model"},
     {"chat_model"},
-    {"runnables", "evaluation", "testing"},
+    {"runnables", "evaluation", "testing", "middleware"},
     {"cli"},
 ]
 FLOOR_OF = {name: number for number, names in enumerate(FLOORS) for name in names}
