@@ -10,7 +10,7 @@ context variables that steps fall back on when they are given no config, or that
 read (`quiet`), and attached to a step itself (`muted`).
 
 Where a guarded model is called by code that is not ours, that code runs quietly too, and the model
-is let back in front of those who listened before (`Stage`).
+is let back in front of those who listened before: see `langchain_safeguard.stage`.
 """
 
 from __future__ import annotations
@@ -19,14 +19,13 @@ from collections.abc import (
     AsyncGenerator,
     AsyncIterator,
     Callable,
-    Collection,
     Generator,
     Iterator,
     Sequence,
 )
 from contextlib import ExitStack, contextmanager, suppress
 from contextvars import ContextVar
-from dataclasses import dataclass, is_dataclass, replace
+from dataclasses import is_dataclass, replace
 from typing import Any, TypeVar, cast
 
 from langchain_core.callbacks import BaseCallbackHandler, BaseCallbackManager
@@ -45,8 +44,11 @@ _PROTOCOL_MARKERS: tuple[type, ...] = tuple(
     for marker in [getattr(_streaming, "_V2StreamingCallbackHandler", None)]
     if marker is not None
 )
+STAGE: ContextVar[Any] = ContextVar("safeguard_stage", default=None)
+"""Where a guarded model may be heard; there is no such place in `quiet`."""
 _GRAPH_STREAM = "__pregel_stream"
 _GRAPH_RUNTIME = "__pregel_runtime"
+GRAPH_STREAMS = (_GRAPH_STREAM, _GRAPH_RUNTIME)
 
 
 def is_operators(handler: BaseCallbackHandler) -> bool:
@@ -116,71 +118,24 @@ def quiet(config: RunnableConfig) -> Iterator[None]:
     """
     with ExitStack() as stack:
         # Whoever was let in front of the listeners may not stay there in here.
-        stack.enter_context(_holding(_STAGE, None))
-        stack.enter_context(_holding(var_child_runnable_config, config))
-        for variable, *_ in _hooks():
+        stack.enter_context(holding(STAGE, None))
+        stack.enter_context(holding(var_child_runnable_config, config))
+        for variable, *_ in hooks():
             handler = variable.get()
             if handler is not None and not is_operators(handler):
-                stack.enter_context(_holding(variable, None))
+                stack.enter_context(holding(variable, None))
         yield
 
 
-@dataclass(frozen=True, slots=True)
-class Stage:
-    """Where a guarded model may be heard, though all around it runs quietly.
-
-    Attributes:
-        guards: Whoever has to have judged an answer before it may be heard.
-        audience: The context variables through which handlers listen, with their values.
-    """
-
-    guards: tuple[object, ...]
-    audience: tuple[tuple[ContextVar[Any], Any], ...]
-
-
-_STAGE: ContextVar[Stage | None] = ContextVar("safeguard_stage", default=None)
-
-
-@contextmanager
-def staged(guard: object) -> Iterator[None]:
-    """Run other people's code quietly, around a model that may be heard: see `on_stage`.
-
-    Stages nest: a model has to be guarded by all of them to be heard.
-
-    Args:
-        guard: Stands for one guard; compared by identity.
-    """
-    around = _STAGE.get()
-    variables = [var_child_runnable_config, *(v for v, *_ in _hooks())]
-    audience = around.audience if around else tuple((v, v.get()) for v in variables)
-    guards = (*(around.guards if around else ()), guard)
-    with quiet(hushed()), _holding(_STAGE, Stage(guards, audience)):
-        yield
-
-
-@contextmanager
-def on_stage(guards: Collection[object]) -> Iterator[None]:
-    """Let those who listened before `staged` hear what is done in here, if they may.
-
-    Args:
-        guards: Who judges what is done in here before it is heard.
-    """
-    stage = _STAGE.get()
-    with ExitStack() as stack:
-        if stage is not None and all(any(g is own for own in guards) for g in stage.guards):
-            stack.enter_context(_holding(_STAGE, None))
-            for variable, value in stage.audience:
-                stack.enter_context(_holding(variable, value))
-        yield
-
-
-def _hooks() -> Sequence[tuple[Any, ...]]:
+def hooks() -> Sequence[tuple[Any, ...]]:
+    """Return the `configure` hooks of langchain-core, each with its context variable first."""
     hooks: Sequence[tuple[Any, ...]] = getattr(context, "_configure_hooks", ())
     return hooks
 
 
 @contextmanager
-def _holding(variable: ContextVar[Any], value: Any) -> Iterator[None]:
+def holding(variable: ContextVar[Any], value: Any) -> Iterator[None]:
+    """Let a context variable have a value while this is entered."""
     token = variable.set(value)
     try:
         yield
@@ -268,7 +223,9 @@ def attached(runnable: Runnable[Any, Any]) -> list[BaseCallbackHandler]:
         settings = own.get("config")
         bound = settings.get("callbacks") if isinstance(settings, dict) else None
         for callbacks in (own.get("callbacks"), bound):
-            found.extend(h for h in _handlers(callbacks) if not is_operators(h) and h not in found)
+            found.extend(
+                h for h in handlers_in(callbacks) if not is_operators(h) and h not in found
+            )
         return part
 
     rebuilt(runnable, look)
@@ -276,10 +233,11 @@ def attached(runnable: Runnable[Any, Any]) -> list[BaseCallbackHandler]:
 
 
 def _is_loud(callbacks: Any) -> bool:
-    return not all(map(is_operators, _handlers(callbacks)))
+    return not all(map(is_operators, handlers_in(callbacks)))
 
 
-def _handlers(callbacks: Any) -> list[BaseCallbackHandler]:
+def handlers_in(callbacks: Any) -> list[BaseCallbackHandler]:
+    """Return the handlers of a list, a manager, or nothing."""
     return callbacks if isinstance(callbacks, list) else getattr(callbacks, "handlers", [])
 
 

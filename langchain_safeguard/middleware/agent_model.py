@@ -18,7 +18,7 @@ from langchain_core.runnables.base import RunnableBindingBase
 
 from langchain_safeguard.chat_model import GuardedChatModel
 from langchain_safeguard.conversation import Conversation, Turn
-from langchain_safeguard.hushed import on_stage
+from langchain_safeguard.stage import on_stage
 
 
 class Ledger:
@@ -50,7 +50,7 @@ class AgentModel(GuardedChatModel):
         self, input: LanguageModelInput, config: RunnableConfig | None = None, **kwargs: Any
     ) -> AIMessage:
         """Return the checked answer."""
-        with on_stage([*_ledgers(self)]):
+        with on_stage([*_ledgers(self)], config) as config:
             answer = super().invoke(input, config, **kwargs)
         self.ledger.add(answer)
         return answer
@@ -59,7 +59,7 @@ class AgentModel(GuardedChatModel):
         self, input: LanguageModelInput, config: RunnableConfig | None = None, **kwargs: Any
     ) -> AIMessage:
         """Return the checked answer."""
-        with on_stage([*_ledgers(self)]):
+        with on_stage([*_ledgers(self)], config) as config:
             answer = await super().ainvoke(input, config, **kwargs)
         self.ledger.add(answer)
         return answer

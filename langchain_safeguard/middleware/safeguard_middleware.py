@@ -24,13 +24,13 @@ from langchain_safeguard.decision import Decision
 from langchain_safeguard.errors import ConfigurationError, ContentBlockedError
 from langchain_safeguard.guarded_stream import OnBlock
 from langchain_safeguard.guards import Guard
-from langchain_safeguard.hushed import staged
 from langchain_safeguard.middleware.agent_model import AgentModel, Ledger
 from langchain_safeguard.middleware.naming import middleware_name
 from langchain_safeguard.middleware.user_turns import Review, review
 from langchain_safeguard.policy import Action, Policy
 from langchain_safeguard.refusal import RECORD, recorded, refusal_message, with_text
 from langchain_safeguard.safeguard import Safeguard
+from langchain_safeguard.stage import staged
 
 T = TypeVar("T")
 Handler = Callable[[ModelRequest[Any]], ModelResponse[Any]]
@@ -133,7 +133,7 @@ class SafeguardMiddleware(AgentMiddleware[SafeguardState, Any, Any]):
         self._name = name or middleware_name(
             type(self).__name__,
             _named(safeguard.guards if safeguard else guard, self.safeguard.guards),
-            None if safeguard is policy is None else self.safeguard.policy.fingerprint,
+            self.safeguard.policy.fingerprint if policy or safeguard else None,
             None if input and output else "input" if input else "output",
         )
 

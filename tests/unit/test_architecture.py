@@ -18,7 +18,7 @@ FLOORS = [
     {"errors", "tables", "threads"},
     {"taxonomy"},
     {"conversation", "verdict", "holdback", "embedded", "hushed"},
-    {"engines", "rewriters"},
+    {"engines", "rewriters", "stage"},
     {"policy", "policy_file"},
     {"guards", "decision"},
     {"loading", "audit"},
