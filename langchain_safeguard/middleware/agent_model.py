@@ -8,16 +8,23 @@ looking it up in the list.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from typing import Any
+from collections.abc import AsyncIterator, Iterator
+from contextlib import aclosing
+from typing import Any, cast
 
 from langchain_core.language_models import LanguageModelInput
-from langchain_core.messages import AIMessage, BaseMessage
+from langchain_core.messages import (
+    AIMessage,
+    AIMessageChunk,
+    BaseMessage,
+    message_chunk_to_message,
+)
 from langchain_core.runnables import RunnableConfig
 from langchain_core.runnables.base import RunnableBindingBase
 
 from langchain_safeguard.chat_model import GuardedChatModel
 from langchain_safeguard.conversation import Conversation, Turn
+from langchain_safeguard.guarded_stream import joined
 from langchain_safeguard.stage import on_stage
 
 
@@ -63,6 +70,27 @@ class AgentModel(GuardedChatModel):
             answer = await super().ainvoke(input, config, **kwargs)
         self.ledger.add(answer)
         return answer
+
+    def stream(
+        self, input: LanguageModelInput, config: RunnableConfig | None = None, **kwargs: Any
+    ) -> Iterator[AIMessageChunk]:
+        """Yield the checked answer; heard only by whoever asks for it, such as another guard."""
+        chunks: list[AIMessageChunk] = []
+        for chunk in super().stream(input, config, **kwargs):
+            chunks.append(chunk)
+            yield chunk
+        self.ledger.add(message_chunk_to_message(joined(chunks)))
+
+    async def astream(
+        self, input: LanguageModelInput, config: RunnableConfig | None = None, **kwargs: Any
+    ) -> AsyncIterator[AIMessageChunk]:
+        """Yield the checked answer; heard only by whoever asks for it, such as another guard."""
+        chunks: list[AIMessageChunk] = []
+        async with aclosing(cast(Any, super()).astream(input, config, **kwargs)) as answer:
+            async for chunk in answer:
+                chunks.append(chunk)
+                yield chunk
+        self.ledger.add(message_chunk_to_message(joined(chunks)))
 
 
 def _ledgers(model: Any) -> Iterator[Ledger]:

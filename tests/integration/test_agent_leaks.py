@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import sqlite3
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -285,3 +287,11 @@ async def test_a_blocked_answer_is_not_in_the_database_of_an_async_run(tmp_path:
         await built.ainvoke(HI, {"configurable": {"thread_id": "1"}})
     assert "noted milk" in saved(tmp_path)
     assert SECRET not in saved(tmp_path)
+
+
+def test_the_example_runs_and_keeps_what_it_promises() -> None:
+    script = Path(__file__).parents[2] / "examples" / "agent.py"
+    done = subprocess.run([sys.executable, script], capture_output=True, text=True, check=True)
+    assert "The cruel answer is in a checkpoint: False; it was posted: False" in done.stdout
+    assert done.stdout.count("It is sunny in Busan") == 3
+    assert "worthless" not in done.stdout
