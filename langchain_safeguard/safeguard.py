@@ -216,7 +216,7 @@ class Safeguard:
             case Apply(function, argument):
                 # Handlers and rewriters read the unsafe text: nobody watches them do it.
                 with quiet(hushed(config)):
-                    return _apply(function, argument, hushed(config))
+                    return call_handler(function, argument, hushed(config))
             case Record():
                 self._write(step)
                 if config is not None and config.get("callbacks"):
@@ -230,7 +230,7 @@ class Safeguard:
                 return (await self._ajudge([conversation], side))[0]
             case Apply(function, argument):
                 with quiet(hushed(config)):
-                    return await _aapply(function, argument, hushed(config))
+                    return await acall_handler(function, argument, hushed(config))
             case Record():
                 await asyncio.to_thread(self._write, step)
                 if config is not None and config.get("callbacks"):
@@ -277,7 +277,8 @@ def _readable(value: object, side: Side) -> Conversation:
     return conversation
 
 
-def _apply(function: Any, argument: Any, config: RunnableConfig | None) -> Any:
+def call_handler(function: Any, argument: Any, config: RunnableConfig | None = None) -> Any:
+    """Call a handler or a rewriter, whatever kind of callable it is."""
     if isinstance(function, Runnable):
         return function.invoke(argument, config)
     result = function(argument)
@@ -288,7 +289,8 @@ def _apply(function: Any, argument: Any, config: RunnableConfig | None) -> Any:
     return result
 
 
-async def _aapply(function: Any, argument: Any, config: RunnableConfig | None) -> Any:
+async def acall_handler(function: Any, argument: Any, config: RunnableConfig | None = None) -> Any:
+    """Call a handler or a rewriter without blocking the event loop."""
     if isinstance(function, Runnable):
         return await function.ainvoke(argument, config)
     if acall := getattr(function, "acall", None):

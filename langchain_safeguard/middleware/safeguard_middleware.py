@@ -26,6 +26,7 @@ from langchain_safeguard.guarded_stream import OnBlock
 from langchain_safeguard.guards import Guard
 from langchain_safeguard.middleware.agent_model import AgentModel, Ledger
 from langchain_safeguard.middleware.naming import middleware_name
+from langchain_safeguard.middleware.no_interrupts import without_interrupts
 from langchain_safeguard.middleware.user_turns import Review, review
 from langchain_safeguard.policy import Action, Policy
 from langchain_safeguard.refusal import RECORD, recorded, refusal_message, with_text
@@ -62,6 +63,10 @@ class SafeguardMiddleware(AgentMiddleware[SafeguardState, Any, Any]):
     Results of tools are not checked here, and an agent that is another one's tool needs a
     middleware of its own. Middleware that stands behind this one in the agent's list runs quietly
     while it handles a model call: its own model calls and custom stream data show in no stream.
+
+    A handler that asks a person by interrupting the run can decide about users' turns. About
+    answers it cannot: the run would go on with another answer than the one the person saw, so such
+    an answer is blocked.
 
     Args:
         guard: What judges: a name, a folder, a `Guard`, or several; the embedded guard if left out.
@@ -122,6 +127,7 @@ class SafeguardMiddleware(AgentMiddleware[SafeguardState, Any, Any]):
         if name is not None and (not isinstance(name, str) or not name or set(name) & set(":|")):
             raise ConfigurationError(f"name={name!r}; allowed: a text without ':' and '|'")
         self.safeguard = safeguard or Safeguard(guard, policy)
+        self._answers = without_interrupts(self.safeguard)
         self._input = input
         self._output = output
         self._on_block: OnBlock = on_block
@@ -224,7 +230,7 @@ class SafeguardMiddleware(AgentMiddleware[SafeguardState, Any, Any]):
     def _guarded(self, request: ModelRequest[Any], ledger: Ledger) -> ModelRequest[Any]:
         model = AgentModel(
             model=request.model,
-            safeguard=self.safeguard,
+            safeguard=self._answers,
             check_input=False,
             on_block=self._on_block,
             check_every=self._check_every,
@@ -271,7 +277,8 @@ class SafeguardMiddleware(AgentMiddleware[SafeguardState, Any, Any]):
             except StopIteration as done:
                 result: T = done.value
                 return result
-            decision = self.safeguard.check(conversation, side=side, config=ensure_config())
+            safeguard = self.safeguard if side == "input" else self._answers
+            decision = safeguard.check(conversation, side=side, config=ensure_config())
 
     async def _adrive(self, plan: Generator[Conversation, Decision, T], side: Any) -> T:
         decision: Any = None
@@ -281,7 +288,8 @@ class SafeguardMiddleware(AgentMiddleware[SafeguardState, Any, Any]):
             except StopIteration as done:
                 result: T = done.value
                 return result
-            decision = await self.safeguard.acheck(conversation, side=side, config=ensure_config())
+            safeguard = self.safeguard if side == "input" else self._answers
+            decision = await safeguard.acheck(conversation, side=side, config=ensure_config())
 
 
 def _named(given: object, loaded: Sequence[Guard]) -> list[Guard | str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sqlite3
 import subprocess
 import sys
@@ -290,8 +291,14 @@ async def test_a_blocked_answer_is_not_in_the_database_of_an_async_run(tmp_path:
 
 
 def test_the_example_runs_and_keeps_what_it_promises() -> None:
-    script = Path(__file__).parents[2] / "examples" / "agent.py"
-    done = subprocess.run([sys.executable, script], capture_output=True, text=True, check=True)
+    root = Path(__file__).parents[2]
+    done = subprocess.run(
+        [sys.executable, root / "examples" / "agent.py"],
+        env={**os.environ, "PYTHONPATH": str(root)},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
     assert "The cruel answer is in a checkpoint: False; it was posted: False" in done.stdout
     assert done.stdout.count("It is sunny in Busan") == 3
     assert "worthless" not in done.stdout

@@ -19,6 +19,7 @@ from langchain.agents.middleware import (
 )
 from langchain_core.callbacks import get_usage_metadata_callback
 from langchain_core.messages import AIMessage, HumanMessage, SystemMessage, ToolMessage
+from langchain_core.runnables import RunnableLambda
 from langchain_core.tracers.run_collector import RunCollectorCallbackHandler
 from langgraph.checkpoint.memory import InMemorySaver
 from langgraph.types import Command, interrupt
@@ -497,6 +498,32 @@ def test_a_person_decides_what_the_policy_escalates() -> None:
         assert state["__interrupt__"][0].value == {"score": 0.9}
         state = built.invoke(Command(resume=answer), thread(number))
         assert contents(state)[-1] == ("ai", expected)
+
+
+def test_nobody_can_approve_an_answer_that_is_then_made_anew(run: Any) -> None:
+    llm = model(lambda messages: f"Take bomb number {llm.tally.calls}.")
+    rule = Rule("indiscriminate_weapons", "escalate")
+    policy = Policy(rules=(rule,))
+    handlers = [lambda escalation: interrupt(escalation.text)]
+    safeguard = Safeguard(WordGuard(), policy, handlers=handlers)
+    around = [SafeguardMiddleware(safeguard=safeguard)]
+    state = run(agent(llm, around=around, checkpointer=InMemorySaver()), HI, thread())
+    assert "__interrupt__" not in state
+    assert contents(state)[-1] == ("ai", REFUSAL)
+
+
+@pytest.mark.parametrize(("answer", "expected"), [("allow", UNSAFE), ("block", REFUSAL)])
+def test_a_handler_that_answers_at_once_decides_about_answers(
+    run: Any, answer: str, expected: str
+) -> None:
+    async def asked(escalation: Any) -> str:
+        return answer
+
+    rule = Rule("indiscriminate_weapons", "escalate")
+    handlers: Any = {"slow": asked, "quick": RunnableLambda(lambda escalation: answer)}
+    safeguard = Safeguard(WordGuard(), Policy(rules=(rule,)), handlers=handlers)
+    around = [SafeguardMiddleware(safeguard=safeguard, check_every=4)]
+    assert contents(run(agent(UNSAFE, around=around), HI))[-1] == ("ai", expected)
 
 
 # --- traces ---
