@@ -121,9 +121,7 @@ def main() -> None:
         note = f"   <- {record['side']}: {', '.join(record['categories'])}" if record else ""
         print(f"  {message.type:5}  {what}{note}")
     saved = "".join(map(repr, agent.get_state_history(config)))
-    print(
-        f"\nThe cruel answer is in a checkpoint: {CRUEL in saved}. It was posted: {bool(posted)}."
-    )
+    print(f"\nThe cruel answer is in a checkpoint: {CRUEL in saved}; it was posted: {bool(posted)}")
 
 
 if __name__ == "__main__":
