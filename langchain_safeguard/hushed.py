@@ -15,6 +15,7 @@ is let back in front of those who listened before: see `langchain_safeguard.stag
 
 from __future__ import annotations
 
+import sys
 from collections.abc import (
     AsyncGenerator,
     AsyncIterator,
@@ -124,6 +125,10 @@ def quiet(config: RunnableConfig) -> Iterator[None]:
             handler = variable.get()
             if handler is not None and not is_operators(handler):
                 stack.enter_context(holding(variable, None))
+        tools = sys.modules.get("langgraph.pregel._tools")
+        if writer := getattr(tools, "_tool_call_writer", None):
+            # With this one a tool of LangGraph streams its output while it runs.
+            stack.enter_context(holding(writer, None))
         yield
 
 

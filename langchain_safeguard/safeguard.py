@@ -7,6 +7,7 @@ import contextlib
 import inspect
 import logging
 from collections.abc import Mapping, Sequence
+from copy import copy
 from itertools import repeat
 from pathlib import Path
 from typing import Any
@@ -93,6 +94,15 @@ class Safeguard:
         self._audit = audit
         self._audit_text = audit_text
 
+    def variant(self, policy: Any = None, *, recorded: bool = True) -> Safeguard:
+        """Return one with the same guards, but another policy, or one that records nothing."""
+        other = copy(self)
+        other.policy = (
+            self.policy if policy is None else _policy(policy, self.guards, self.handlers)
+        )
+        other._audit = self._audit if recorded else None
+        return other
+
     def require(self, side: Side) -> None:
         """Make sure that one of the guards can judge a side; the others are not asked about it.
 
@@ -140,11 +150,7 @@ class Safeguard:
         return await self._adrive(self._flow(_readable(value, side), side, verdicts), config)
 
     def draft(self, value: object, *, side: Side = "output") -> Decision:
-        """Decide about a text that is still growing: nothing is done about it, nor recorded.
-
-        What the policy wants rewritten or escalated comes back as just that. `check` with the
-        decision's `verdicts` acts on it without asking the guards again.
-        """
+        """Decide about a growing text, only that; `check` with the `verdicts` then acts on it."""
         conversation = _readable(value, side)
         return decide(self.policy, conversation, side, self._judge([conversation], side)[0])[0]
 

@@ -17,7 +17,7 @@ ROOT = Path(langchain_safeguard.__file__).parent
 FLOORS = [
     {"errors", "tables", "threads"},
     {"taxonomy"},
-    {"conversation", "verdict", "holdback", "embedded", "hushed"},
+    {"conversation", "verdict", "holdback", "embedded", "hushed", "held_results", "readable"},
     {"engines", "rewriters", "stage"},
     {"policy", "policy_file"},
     {"guards", "decision"},
@@ -25,10 +25,10 @@ FLOORS = [
     {"escalation"},
     {"flow", "guard_caller", "training"},
     {"safeguard"},
-    {"refusal", "parallel"},
-    {"guarded_stream", "llm_run"},
-    {"guarded_call", "wrapped_model"},
-    {"chat_model"},
+    {"refusal", "parallel", "excision"},
+    {"guarded_stream", "llm_run", "tool_gate", "document_work"},
+    {"guarded_call", "wrapped_model", "tools", "documents"},
+    {"chat_model", "guarded_retriever"},
     {"runnables", "evaluation", "testing", "middleware"},
     {"cli"},
 ]
