@@ -10,6 +10,7 @@ from __future__ import annotations
 import threading
 from collections import OrderedDict
 from collections.abc import Hashable
+from dataclasses import dataclass
 from typing import Any
 
 from langchain_core.runnables import RunnableConfig
@@ -17,27 +18,35 @@ from langchain_core.runnables import RunnableConfig
 _MOST = 1024
 
 
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What came of running a tool: a result, or the error it raised."""
+
+    result: Any = None
+    failure: Exception | None = None
+
+
 class HeldResults:
-    """Holds the last thousand or so results."""
+    """Holds the last thousand or so outcomes."""
 
     def __init__(self) -> None:
         """Begin with none."""
         self._lock = threading.Lock()
-        self._results: OrderedDict[Hashable, Any] = OrderedDict()
+        self._results: OrderedDict[Hashable, Outcome] = OrderedDict()
 
-    def hold(self, key: Hashable, result: Any) -> None:
-        """Hold a result; without a key it cannot be asked for again."""
+    def hold(self, key: Hashable, outcome: Outcome) -> None:
+        """Hold one; without a key it cannot be asked for again."""
         if key is None:
             return
         with self._lock:
-            self._results[key] = result
+            self._results[key] = outcome
             while len(self._results) > _MOST:
                 self._results.popitem(last=False)
 
-    def take(self, key: Hashable) -> tuple[Any, ...]:
-        """Return the result in a tuple, and forget it; an empty one if there is none."""
+    def take(self, key: Hashable) -> Outcome | None:
+        """Return it, if there is one, and forget it."""
         with self._lock:
-            return (self._results.pop(key),) if key in self._results else ()
+            return self._results.pop(key, None)
 
 
 def key_of(config: RunnableConfig, name: str, call_id: str | None) -> Hashable:

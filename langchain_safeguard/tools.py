@@ -19,7 +19,7 @@ from langchain_safeguard.conversation import Turn
 from langchain_safeguard.errors import ConfigurationError
 from langchain_safeguard.flow import is_control_flow
 from langchain_safeguard.guards import Guard
-from langchain_safeguard.held_results import HeldResults, key_of
+from langchain_safeguard.held_results import HeldResults, Outcome, key_of
 from langchain_safeguard.hushed import attached, hushed, muted, quiet
 from langchain_safeguard.policy import Policy
 from langchain_safeguard.safeguard import Safeguard
@@ -147,27 +147,27 @@ class GuardedTool(BaseTool):
         admitted = drive(self.gate.admit(call), config)
         if isinstance(admitted, Replacement):
             return self._formatted(admitted.value)
-        call, failure = admitted, None
-        key = key_of(config, call.name, call.id)
-        held = _HELD.take(key)
-        if not held:
+        key = key_of(config, admitted.name, admitted.id)
+        outcome = _HELD.take(key)
+        if outcome is None:
             quieter = hushed(config)
             try:
                 with quiet(quieter):
-                    held = (self.tool.invoke(_input(call, quieter), quieter),)
+                    asked = _input(admitted, quieter)
+                    outcome = Outcome(self.tool.invoke(asked, quieter))
             except Exception as error:
                 if is_control_flow(error):
                     raise
-                failure = error
+                outcome = Outcome(failure=error)
         # Outside of `except`: an error raised from here must not carry the other one along.
         try:
-            if failure is not None:
-                replaced = drive(self.gate.excuse(call, failure), config)
-                return self._instead(replaced, failure)
-            return self._formatted(drive(self.gate.settle(call, held[0]), config))
+            if outcome.failure is not None:
+                replaced = drive(self.gate.excuse(admitted, outcome.failure), config)
+                return self._instead(replaced, outcome.failure)
+            return self._formatted(drive(self.gate.settle(admitted, outcome.result), config))
         except Exception as error:
-            if is_control_flow(error) and held:
-                _HELD.hold(key, held[0])
+            if is_control_flow(error):
+                _HELD.hold(key, outcome)
             raise
 
     async def _arun(
@@ -180,26 +180,27 @@ class GuardedTool(BaseTool):
         admitted = await adrive(self.gate.admit(call), config)
         if isinstance(admitted, Replacement):
             return self._formatted(admitted.value)
-        call, failure = admitted, None
-        key = key_of(config, call.name, call.id)
-        held = _HELD.take(key)
-        if not held:
+        key = key_of(config, admitted.name, admitted.id)
+        outcome = _HELD.take(key)
+        if outcome is None:
             quieter = hushed(config)
             try:
                 with quiet(quieter):
-                    held = (await self.tool.ainvoke(_input(call, quieter), quieter),)
+                    asked = _input(admitted, quieter)
+                    outcome = Outcome(await self.tool.ainvoke(asked, quieter))
             except Exception as error:
                 if is_control_flow(error):
                     raise
-                failure = error
+                outcome = Outcome(failure=error)
+        # Outside of `except`: an error raised from here must not carry the other one along.
         try:
-            if failure is not None:
-                replaced = await adrive(self.gate.excuse(call, failure), config)
-                return self._instead(replaced, failure)
-            return self._formatted(await adrive(self.gate.settle(call, held[0]), config))
+            if outcome.failure is not None:
+                replaced = await adrive(self.gate.excuse(admitted, outcome.failure), config)
+                return self._instead(replaced, outcome.failure)
+            return self._formatted(await adrive(self.gate.settle(admitted, outcome.result), config))
         except Exception as error:
-            if is_control_flow(error) and held:
-                _HELD.hold(key, held[0])
+            if is_control_flow(error):
+                _HELD.hold(key, outcome)
             raise
 
     def _instead(self, replaced: Replacement | None, failure: Exception) -> Any:

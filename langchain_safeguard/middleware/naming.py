@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import threading
 import weakref
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 from langchain_safeguard.guards import Guard
 from langchain_safeguard.taxonomy import Side
@@ -38,6 +38,17 @@ def middleware_name(
     # LangGraph keeps these two for itself.
     inside = ",".join(parts).translate({ord(":"): "-", ord("|"): "-"})
     return f"{base}[{inside}]" if inside else base
+
+
+def given_guards(given: object, loaded: Sequence[Guard]) -> list[Guard | str]:
+    """Return the guards as they were given: a name stands for the same guard in every process."""
+    if given is None:
+        return []
+    several = [*given] if isinstance(given, list | tuple) else [given]
+    return [
+        guard if isinstance(own, Guard) else guard.name
+        for own, guard in zip(several, loaded, strict=True)
+    ]
 
 
 def _numbered(guard: Guard) -> str:

@@ -25,7 +25,7 @@ from langchain_safeguard.errors import ConfigurationError, ContentBlockedError
 from langchain_safeguard.guarded_stream import OnBlock
 from langchain_safeguard.guards import Guard
 from langchain_safeguard.middleware.agent_model import AgentModel, Ledger
-from langchain_safeguard.middleware.naming import middleware_name
+from langchain_safeguard.middleware.naming import given_guards, middleware_name
 from langchain_safeguard.middleware.no_interrupts import without_interrupts
 from langchain_safeguard.middleware.user_turns import Review, review
 from langchain_safeguard.policy import Action, Policy
@@ -138,7 +138,7 @@ class SafeguardMiddleware(AgentMiddleware[SafeguardState, Any, Any]):
                 self.safeguard.require(side)  # type: ignore[arg-type]
         self._name = name or middleware_name(
             type(self).__name__,
-            _named(safeguard.guards if safeguard else guard, self.safeguard.guards),
+            given_guards(safeguard.guards if safeguard else guard, self.safeguard.guards),
             self.safeguard.policy.fingerprint if policy or safeguard else None,
             None if input and output else "input" if input else "output",
         )
@@ -290,17 +290,6 @@ class SafeguardMiddleware(AgentMiddleware[SafeguardState, Any, Any]):
                 return result
             safeguard = self.safeguard if side == "input" else self._answers
             decision = await safeguard.acheck(conversation, side=side, config=ensure_config())
-
-
-def _named(given: object, loaded: Sequence[Guard]) -> list[Guard | str]:
-    """Return the guards as they were given: a name stands for the same guard in every process."""
-    if given is None:
-        return []
-    several = [*given] if isinstance(given, list | tuple) else [given]
-    return [
-        guard if isinstance(own, Guard) else guard.name
-        for own, guard in zip(several, loaded, strict=True)
-    ]
 
 
 def _unparsed(error: StructuredOutputError) -> ModelResponse[Any]:
