@@ -23,9 +23,6 @@ from langchain_safeguard.safeguard import Safeguard
 
 _ON_BLOCK = ("drop", "redact", "empty", "raise")
 
-REMOVED = "[removed]"
-"""What stands in place of each part that is cut out with `on_block="redact"`."""
-
 
 class DocumentGuard(RunnableSerializable[Any, list[Document]], BaseDocumentTransformer):
     """Checks documents, and lets the model read only those that pass.
@@ -187,7 +184,7 @@ class DocumentGuard(RunnableSerializable[Any, list[Document]], BaseDocumentTrans
         check = self._rewriter.safeguard.batch
         work.decide(check(work.texts, side="tool_output", configs=work.configs))
         if self.on_block == "redact" and work.blocked:
-            better = self._rewriter.excise(work.blocked, REMOVED)
+            better = self._rewriter.excise(work.blocked)
             work.redact(better, check(better, side="tool_output", configs=work.blocked_configs))
         return work.results(self.on_block, excepting)
 
@@ -201,7 +198,7 @@ class DocumentGuard(RunnableSerializable[Any, list[Document]], BaseDocumentTrans
         check = self._rewriter.safeguard.abatch
         work.decide(await check(work.texts, side="tool_output", configs=work.configs))
         if self.on_block == "redact" and work.blocked:
-            better = await self._rewriter.aexcise(work.blocked, REMOVED)
+            better = await self._rewriter.aexcise(work.blocked)
             configs = work.blocked_configs
             work.redact(better, await check(better, side="tool_output", configs=configs))
         return work.results(self.on_block, excepting)

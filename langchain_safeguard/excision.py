@@ -2,8 +2,9 @@
 
 A rule may say what stands in place of an unsafe text. A long text, though, is seldom unsafe as a
 whole: one paragraph of a web page tells the model what to do. So its parts are judged, each by
-itself, in ever smaller pieces, and those that offend are rewritten as the policy says. What comes
-out is judged again as a whole, as after any rewriting.
+itself, in ever smaller pieces, and those that offend are rewritten as the policy says. A part that
+it would even block, looked at by itself, is cut out. What comes of it is judged again as a whole,
+as after any rewriting.
 """
 
 from __future__ import annotations
@@ -14,10 +15,14 @@ from copy import copy
 from dataclasses import replace
 
 from langchain_safeguard.decision import Decision
-from langchain_safeguard.policy import Action, Rule
+from langchain_safeguard.policy import Action, Policy, Rule
 from langchain_safeguard.readable import Readable
+from langchain_safeguard.rewriters import Replace, as_rewriter
 from langchain_safeguard.safeguard import Safeguard
 from langchain_safeguard.taxonomy import Side
+
+REMOVED = "[removed]"
+"""What stands in place of a part that is cut out, where the policy has no text for it."""
 
 Excision = Generator[list[str], list[Decision], list[str]]
 """Yields the texts it wants judged, gets the decisions sent in, and returns the texts to use."""
@@ -31,13 +36,12 @@ _SEPARATORS = (
 )
 
 
-def excised(texts: Sequence[str], cut: str | None = None) -> Excision:
+def excised(texts: Sequence[str], cut: str = REMOVED) -> Excision:
     """Rewrite the parts of some texts that offend.
 
     Args:
         texts: The texts.
-        cut: What stands in place of a part that the policy blocks; if left out, such a part stays,
-            so that the whole is found unsafe again.
+        cut: What stands in place of a part that the policy blocks.
     """
     decisions = yield [*texts]
     better = []
@@ -46,16 +50,9 @@ def excised(texts: Sequence[str], cut: str | None = None) -> Excision:
     return better
 
 
-def _smaller(
-    text: str, decision: Decision, cut: str | None
-) -> Generator[list[str], list[Decision], str]:
+def _smaller(text: str, decision: Decision, cut: str) -> Generator[list[str], list[Decision], str]:
     """Rewrite the smallest part that offends: of this text, which does."""
-    if decision.action is Action.REWRITE:
-        whole = decision.text
-    elif cut is None:
-        return text
-    else:
-        whole = cut
+    whole = decision.text if decision.action is Action.REWRITE else cut
     pieces = _pieces(text)
     if len(pieces) == 1:
         return whole
@@ -110,6 +107,7 @@ class PartRewriter:
         self._safeguard = safeguard
         self._side = side
         self._header = header
+        self._cut = _replacement(safeguard.policy)
         self.value = value
 
     @property
@@ -129,9 +127,9 @@ class PartRewriter:
         """Rewrite the value, and return what is judged of it now."""
         return self._rewritten(await self.aexcise(self._texts(text)))
 
-    def excise(self, texts: Sequence[str], cut: str | None = None) -> list[str]:
+    def excise(self, texts: Sequence[str]) -> list[str]:
         """Rewrite the parts of some texts that offend; see `excised`."""
-        plan = excised(texts, cut)
+        plan = excised(texts, self._cut)
         asked = next(plan)
         while True:
             try:
@@ -140,9 +138,9 @@ class PartRewriter:
                 result: list[str] = done.value
                 return result
 
-    async def aexcise(self, texts: Sequence[str], cut: str | None = None) -> list[str]:
+    async def aexcise(self, texts: Sequence[str]) -> list[str]:
         """Rewrite the parts of some texts that offend; see `excised`."""
-        plan = excised(texts, cut)
+        plan = excised(texts, self._cut)
         asked = next(plan)
         while True:
             try:
@@ -159,6 +157,12 @@ class PartRewriter:
             return texts[0]
         self.value = self.value.with_texts(texts)
         return self._header + self.value.text
+
+
+def _replacement(policy: Policy) -> str:
+    """Return what the policy puts in place of unsafe texts."""
+    rewriters = [as_rewriter(rule.rewrite) for rule in policy.rules if rule.rewrite is not None]
+    return next((each.text for each in rewriters if isinstance(each, Replace)), REMOVED)
 
 
 def _rewriting(rule: Rule, rewriter: PartRewriter) -> Rule:

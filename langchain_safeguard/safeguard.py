@@ -97,9 +97,8 @@ class Safeguard:
     def variant(self, policy: Any = None, *, recorded: bool = True) -> Safeguard:
         """Return one with the same guards, but another policy, or one that records nothing."""
         other = copy(self)
-        other.policy = (
-            self.policy if policy is None else _policy(policy, self.guards, self.handlers)
-        )
+        if policy is not None:
+            other.policy = _policy(policy, self.guards, self.handlers)
         other._audit = self._audit if recorded else None
         return other
 

@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import os
+import subprocess
+import sys
 from collections.abc import Callable
+from pathlib import Path
 from typing import Annotated, Any
 
 import pytest
@@ -757,6 +761,28 @@ def test_nor_in_what_langgraph_streams_of_tools(make: Any, is_async: bool) -> No
     assert "tool-finished" in heard
 
 
+@GUARDED
+@ASYNC
+def test_a_blocked_result_is_not_in_the_database(make: Any, is_async: bool, tmp_path: Path) -> None:
+    sqlite = pytest.importorskip("langgraph.checkpoint.sqlite")
+    aio = pytest.importorskip("langgraph.checkpoint.sqlite.aio")
+    file = str(tmp_path / "threads.db")
+    config = {"configurable": {"thread_id": "1"}}
+
+    async def arun() -> None:
+        async with aio.AsyncSqliteSaver.from_conn_string(file) as saver:
+            await make(page()).copy({"checkpointer": saver}).ainvoke(HI, config)
+
+    if is_async:
+        asyncio.run(arun())
+    else:
+        with sqlite.SqliteSaver.from_conn_string(file) as saver:
+            make(page()).copy({"checkpointer": saver}).invoke(HI, config)
+    saved = b"".join(path.read_bytes() for path in sorted(tmp_path.iterdir()))
+    assert b"withheld" in saved
+    assert SECRET.encode() not in saved
+
+
 def test_a_verbose_tool_prints_nothing_unchecked(capsys: pytest.CaptureFixture[str]) -> None:
     inner = page()
     inner.verbose = True
@@ -938,3 +964,18 @@ def test_the_record_tells_what_was_decided_and_no_text() -> None:
     ]
     assert "bomb" not in str(records)
     assert Category.PROMPT_INJECTION.value in str(records)
+
+
+def test_the_example_runs_and_keeps_what_it_promises() -> None:
+    root = Path(__file__).parents[2]
+    done = subprocess.run(
+        [sys.executable, root / "examples" / "guarded_tools.py"],
+        env={**os.environ, "PYTHONPATH": str(root)},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert done.stdout.count("mail  eve@evil.example") == 1
+    assert done.stdout.count("mail  none was sent") == 4
+    assert "[removed] [removed] Bake it for forty minutes." in done.stdout
+    assert "1 may be read" in done.stdout
