@@ -40,7 +40,7 @@ from langchain_safeguard import (
 )
 from langchain_safeguard.middleware import ToolGuardMiddleware
 from langchain_safeguard.testing import LeakError, assert_no_leak
-from tests.agents import calling, contents, notebook
+from tests.agents import calling, contents, middleware, notebook
 from tests.chat_models import StreamingChatModel
 from tests.word_guard import FaultyGuard, WordGuard
 
@@ -903,6 +903,20 @@ def test_two_of_them_stand_in_one_agent() -> None:
     state = agent([inner], middleware=around).invoke(HI)
     assert "hate" in results(state)[0].text
     assert not written
+
+
+@pytest.mark.parametrize("first", [True, False], ids=["tools first", "tools last"])
+@ASYNC
+def test_it_stands_beside_the_guard_of_the_model(first: bool, is_async: bool) -> None:
+    watching = guard()
+    around: list[Any] = [ToolGuardMiddleware(watching), middleware(watching)]
+    built = agent([page()], middleware=around if first else around[::-1])
+    state = run(built, HI, is_async)
+    assert "withheld" in results(state)[0].text
+    assert contents(state)[-1] == ("ai", "Done.")
+    assert {side for side, _ in watching.seen} == {"input", "output", "tool_input", "tool_output"}
+    if not is_async:
+        assert_no_leak(built, SECRET, input=HI, expect="Done", channels=CHANNELS)
 
 
 def test_calls_at_the_same_time_do_not_mix() -> None:
