@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from langchain_safeguard.chat_model import GuardedChatModel, guard_model
     from langchain_safeguard.conversation import Conversation, Turn
     from langchain_safeguard.decision import Decision
+    from langchain_safeguard.documents import DocumentGuard
     from langchain_safeguard.errors import (
         ConfigurationError,
         ContentBlockedError,
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
         UnreadableInputError,
     )
     from langchain_safeguard.escalation import Escalation, Resolution, SecondOpinion
+    from langchain_safeguard.guarded_retriever import GuardedRetriever, guard_retriever
     from langchain_safeguard.guards import Guard, SequenceClassifier, WordVerdict
     from langchain_safeguard.loading import list_guards, load_guard
     from langchain_safeguard.policy import Action, Policy, Rule
@@ -33,6 +35,7 @@ if TYPE_CHECKING:
     from langchain_safeguard.runnables import InputGuard, OutputGuard, guarded
     from langchain_safeguard.safeguard import Safeguard
     from langchain_safeguard.taxonomy import Category, Side
+    from langchain_safeguard.tools import GuardedTool, guard_tool
     from langchain_safeguard.verdict import Finding, Verdict
 
 _HOME = {
@@ -40,6 +43,7 @@ _HOME = {
     "chat_model": ("GuardedChatModel", "guard_model"),
     "conversation": ("Conversation", "Turn"),
     "decision": ("Decision",),
+    "documents": ("DocumentGuard",),
     "errors": (
         "ConfigurationError",
         "ContentBlockedError",
@@ -55,6 +59,7 @@ _HOME = {
         "UnreadableInputError",
     ),
     "escalation": ("Escalation", "Resolution", "SecondOpinion"),
+    "guarded_retriever": ("GuardedRetriever", "guard_retriever"),
     "guards": ("Guard", "SequenceClassifier", "WordVerdict"),
     "loading": ("list_guards", "load_guard"),
     "policy": ("Action", "Policy", "Rule"),
@@ -62,6 +67,7 @@ _HOME = {
     "runnables": ("InputGuard", "OutputGuard", "guarded"),
     "safeguard": ("Safeguard",),
     "taxonomy": ("Category", "Side"),
+    "tools": ("GuardedTool", "guard_tool"),
     "verdict": ("Finding", "Verdict"),
 }
 _MODULE_OF = {name: module for module, names in _HOME.items() for name in names}
@@ -74,6 +80,7 @@ __all__ = [
     "ContentBlockedError",
     "Conversation",
     "Decision",
+    "DocumentGuard",
     "Escalation",
     "EscalationError",
     "Finding",
@@ -84,6 +91,8 @@ __all__ = [
     "GuardOutputError",
     "GuardTimeoutError",
     "GuardedChatModel",
+    "GuardedRetriever",
+    "GuardedTool",
     "InputGuard",
     "JsonLinesSink",
     "MissingExtraError",
@@ -104,6 +113,8 @@ __all__ = [
     "Verdict",
     "WordVerdict",
     "guard_model",
+    "guard_retriever",
+    "guard_tool",
     "guarded",
     "list_guards",
     "load_guard",

@@ -8,11 +8,22 @@ run for its operators, such as LangSmith's. Everyone else hears the guarded run 
 Handlers reach a step in four ways, and each is closed here: through the config (`hushed`), through
 context variables that steps fall back on when they are given no config, or that `configure` hooks
 read (`quiet`), and attached to a step itself (`muted`).
+
+Where a guarded model is called by code that is not ours, that code runs quietly too, and the model
+is let back in front of those who listened before: see `langchain_safeguard.stage`.
 """
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Generator, Iterator
+import sys
+from collections.abc import (
+    AsyncGenerator,
+    AsyncIterator,
+    Callable,
+    Generator,
+    Iterator,
+    Sequence,
+)
 from contextlib import ExitStack, contextmanager, suppress
 from contextvars import ContextVar
 from dataclasses import is_dataclass, replace
@@ -34,8 +45,11 @@ _PROTOCOL_MARKERS: tuple[type, ...] = tuple(
     for marker in [getattr(_streaming, "_V2StreamingCallbackHandler", None)]
     if marker is not None
 )
+STAGE: ContextVar[Any] = ContextVar("safeguard_stage", default=None)
+"""Where a guarded model may be heard; there is no such place in `quiet`."""
 _GRAPH_STREAM = "__pregel_stream"
 _GRAPH_RUNTIME = "__pregel_runtime"
+GRAPH_STREAMS = (_GRAPH_STREAM, _GRAPH_RUNTIME)
 
 
 def is_operators(handler: BaseCallbackHandler) -> bool:
@@ -104,16 +118,29 @@ def quiet(config: RunnableConfig) -> Iterator[None]:
         config: What `hushed` returned.
     """
     with ExitStack() as stack:
-        stack.enter_context(_holding(var_child_runnable_config, config))
-        for variable, *_ in getattr(context, "_configure_hooks", ()):
+        # Whoever was let in front of the listeners may not stay there in here.
+        stack.enter_context(holding(STAGE, None))
+        stack.enter_context(holding(var_child_runnable_config, config))
+        for variable, *_ in hooks():
             handler = variable.get()
             if handler is not None and not is_operators(handler):
-                stack.enter_context(_holding(variable, None))
+                stack.enter_context(holding(variable, None))
+        tools = sys.modules.get("langgraph.pregel._tools")
+        if writer := getattr(tools, "_tool_call_writer", None):
+            # With this one a tool of LangGraph streams its output while it runs.
+            stack.enter_context(holding(writer, None))
         yield
 
 
+def hooks() -> Sequence[tuple[Any, ...]]:
+    """Return the `configure` hooks of langchain-core, each with its context variable first."""
+    hooks: Sequence[tuple[Any, ...]] = getattr(context, "_configure_hooks", ())
+    return hooks
+
+
 @contextmanager
-def _holding(variable: ContextVar[Any], value: Any) -> Iterator[None]:
+def holding(variable: ContextVar[Any], value: Any) -> Iterator[None]:
+    """Let a context variable have a value while this is entered."""
     token = variable.set(value)
     try:
         yield
@@ -201,7 +228,9 @@ def attached(runnable: Runnable[Any, Any]) -> list[BaseCallbackHandler]:
         settings = own.get("config")
         bound = settings.get("callbacks") if isinstance(settings, dict) else None
         for callbacks in (own.get("callbacks"), bound):
-            found.extend(h for h in _handlers(callbacks) if not is_operators(h) and h not in found)
+            found.extend(
+                h for h in handlers_in(callbacks) if not is_operators(h) and h not in found
+            )
         return part
 
     rebuilt(runnable, look)
@@ -209,10 +238,11 @@ def attached(runnable: Runnable[Any, Any]) -> list[BaseCallbackHandler]:
 
 
 def _is_loud(callbacks: Any) -> bool:
-    return not all(map(is_operators, _handlers(callbacks)))
+    return not all(map(is_operators, handlers_in(callbacks)))
 
 
-def _handlers(callbacks: Any) -> list[BaseCallbackHandler]:
+def handlers_in(callbacks: Any) -> list[BaseCallbackHandler]:
+    """Return the handlers of a list, a manager, or nothing."""
     return callbacks if isinstance(callbacks, list) else getattr(callbacks, "handlers", [])
 
 

@@ -7,6 +7,7 @@ import contextlib
 import inspect
 import logging
 from collections.abc import Mapping, Sequence
+from copy import copy
 from itertools import repeat
 from pathlib import Path
 from typing import Any
@@ -93,6 +94,14 @@ class Safeguard:
         self._audit = audit
         self._audit_text = audit_text
 
+    def variant(self, policy: Any = None, *, recorded: bool = True) -> Safeguard:
+        """Return one with the same guards, but another policy, or one that records nothing."""
+        other = copy(self)
+        if policy is not None:
+            other.policy = _policy(policy, self.guards, self.handlers)
+        other._audit = self._audit if recorded else None
+        return other
+
     def require(self, side: Side) -> None:
         """Make sure that one of the guards can judge a side; the others are not asked about it.
 
@@ -140,11 +149,7 @@ class Safeguard:
         return await self._adrive(self._flow(_readable(value, side), side, verdicts), config)
 
     def draft(self, value: object, *, side: Side = "output") -> Decision:
-        """Decide about a text that is still growing: nothing is done about it, nor recorded.
-
-        What the policy wants rewritten or escalated comes back as just that. `check` with the
-        decision's `verdicts` acts on it without asking the guards again.
-        """
+        """Decide about a growing text, only that; `check` with the `verdicts` then acts on it."""
         conversation = _readable(value, side)
         return decide(self.policy, conversation, side, self._judge([conversation], side)[0])[0]
 
@@ -216,7 +221,7 @@ class Safeguard:
             case Apply(function, argument):
                 # Handlers and rewriters read the unsafe text: nobody watches them do it.
                 with quiet(hushed(config)):
-                    return _apply(function, argument, hushed(config))
+                    return call_handler(function, argument, hushed(config))
             case Record():
                 self._write(step)
                 if config is not None and config.get("callbacks"):
@@ -230,7 +235,7 @@ class Safeguard:
                 return (await self._ajudge([conversation], side))[0]
             case Apply(function, argument):
                 with quiet(hushed(config)):
-                    return await _aapply(function, argument, hushed(config))
+                    return await acall_handler(function, argument, hushed(config))
             case Record():
                 await asyncio.to_thread(self._write, step)
                 if config is not None and config.get("callbacks"):
@@ -277,7 +282,8 @@ def _readable(value: object, side: Side) -> Conversation:
     return conversation
 
 
-def _apply(function: Any, argument: Any, config: RunnableConfig | None) -> Any:
+def call_handler(function: Any, argument: Any, config: RunnableConfig | None = None) -> Any:
+    """Call a handler or a rewriter, whatever kind of callable it is."""
     if isinstance(function, Runnable):
         return function.invoke(argument, config)
     result = function(argument)
@@ -288,7 +294,8 @@ def _apply(function: Any, argument: Any, config: RunnableConfig | None) -> Any:
     return result
 
 
-async def _aapply(function: Any, argument: Any, config: RunnableConfig | None) -> Any:
+async def acall_handler(function: Any, argument: Any, config: RunnableConfig | None = None) -> Any:
+    """Call a handler or a rewriter without blocking the event loop."""
     if isinstance(function, Runnable):
         return await function.ainvoke(argument, config)
     if acall := getattr(function, "acall", None):

@@ -43,6 +43,13 @@ class WrappedChatModel(BaseChatModel):
             self.tags = inner.tags
 
     @property
+    def model_name(self) -> str:
+        """Return the inner model's name, by which LangChain's agents tell what it can do."""
+        inner = chat_model_in(self.model)
+        names = (getattr(inner, key, None) for key in ("model_name", "model", "model_id"))
+        return next((name for name in names if name and isinstance(name, str)), self._llm_type)
+
+    @property
     def config_specs(self) -> list[ConfigurableFieldSpec]:
         """List what of the inner model can be configured when it is called."""
         return self.model.config_specs
