@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 
 from langchain_safeguard.engines.base import Reading
@@ -115,16 +115,14 @@ def _parting(
     if len(by_first) == 1:
         [(first, rest)] = by_first.items()
         if first is None or len({label for _, label in rest}) == 1:
-            names = sorted({label for _, label in rest})
-            raise GuardLoadError(f"the tokenizer cannot tell {' and '.join(names)} apart")
+            raise _twins({label for _, label in rest})
         return _parting((*path, first), rest, eos, tokenizer)
     options: list[tuple[Tokens, str | Fork]] = []
     for first, rest in by_first.items():
         labels = {label for _, label in rest}
         if first is None:
             if len(labels) > 1:
-                names = " and ".join(sorted(labels))
-                raise GuardLoadError(f"the tokenizer cannot tell {names} apart")
+                raise _twins(labels)
             # A label that begins another one: it ends here, or a list goes on.
             comma = tokenizer.after("1", ",") or []
             options.append(((*eos, *comma), next(iter(labels))))
@@ -133,3 +131,8 @@ def _parting(
         else:
             options.append(((first,), _parting((*path, first), rest, eos, tokenizer)))
     return Fork(path, tuple(options))
+
+
+def _twins(labels: Collection[str]) -> GuardLoadError:
+    names = " and ".join(sorted(labels))
+    return GuardLoadError(f"the tokenizer cannot tell {names} apart")
