@@ -45,12 +45,29 @@ class PlainNextToken:
 
     @torch.inference_mode()
     def logits(self, contexts: Sequence[Context]) -> list[torch.Tensor]:
-        """Return the logits of each context, computed alone."""
-        found = []
+        """Return the logits of each context, computed alone or on the way of a longer one."""
+        found: dict[int, torch.Tensor] = {}
         device = self._model.get_input_embeddings().weight.device
-        for context in contexts:
-            ids = torch.tensor([list(context.ids)], device=device)
-            row = self._model(input_ids=ids, use_cache=False, logits_to_keep=1).logits[0, -1]
-            row = row if context.choices is None else row[list(context.choices)]
-            found.append(row.float().cpu())
-        return found
+        for whole, places in _chains([list(context.ids) for context in contexts]):
+            last = [len(contexts[place].ids) - 1 for place in places]
+            rows = self._model(
+                input_ids=torch.tensor([whole], device=device),
+                use_cache=False,
+                logits_to_keep=torch.tensor(last, device=device),
+            ).logits[0]
+            for place, row in zip(places, rows, strict=True):
+                choices = contexts[place].choices
+                found[place] = (row if choices is None else row[list(choices)]).float().cpu()
+        return [found[place] for place in range(len(contexts))]
+
+
+def _chains(texts: Sequence[list[int]]) -> list[tuple[list[int], list[int]]]:
+    """Return the texts that begin no other one, each with the places of those that begin it."""
+    chains: list[tuple[list[int], list[int]]] = []
+    for place in sorted(range(len(texts)), key=texts.__getitem__, reverse=True):
+        text = texts[place]
+        if chains and chains[-1][0][: len(text)] == text:
+            chains[-1][1].append(place)
+        else:
+            chains.append((text, [place]))
+    return chains

@@ -217,7 +217,8 @@ def own_attention(model: Any) -> str:
     config = model.config.get_text_config()
     # Scaled dot product attention knows neither a soft limit of scores nor sinks.
     soft = getattr(config, "attn_logit_softcapping", None) is not None
-    return "eager" if soft or config.model_type == "gpt_oss" else "sdpa"
+    fused = getattr(model, "_supports_sdpa", True) and config.model_type != "gpt_oss" and not soft
+    return "sdpa" if fused else "eager"
 
 
 def _logit_scale(config: Any) -> float:

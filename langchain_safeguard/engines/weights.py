@@ -75,7 +75,7 @@ def language_engine(loading: Loading, name: str) -> CausalEngine:
     tokenizer = _tokenizer(loading)
     on_gpu = model.device.type == "cuda"
     next_token: NextToken
-    tree = _tree(model, loading, pass_tokens=8192 if on_gpu else 1024)
+    tree = _tree(model, loading, pass_tokens=8192 if on_gpu else 384)
     if tree is not None:
         next_token = tree
     else:
