@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import re
 import threading
 from collections.abc import Callable, Mapping
@@ -98,6 +99,9 @@ def load_guard(
     check_name(name)
     if quantization not in _QUANTIZATIONS:
         raise ConfigurationError.unknown("quantization", quantization, _QUANTIZATIONS)
+    for key, number, least in (("max_tokens", max_tokens, 1), ("cache_bytes", cache_bytes, 0)):
+        if number is not None and (type(number) is not int or number < least):
+            raise ConfigurationError(f"{key}={number!r}; allowed: a number from {least} on")
     folder = _embedded_folder(name)
     if name == "embedded" or folder is not None:
         if family is not None or options:
@@ -235,12 +239,13 @@ def _recognised(checkpoint: Any) -> GuardCard | None:
 
 def _family(card: GuardCard, checkpoint: Any, options: Mapping[str, Any]) -> Family[Any, Any]:
     given = {**card.options, **options}
+    allowed = inspect.signature(card.family).parameters
+    for option in options:
+        if option not in allowed:
+            raise ConfigurationError.unknown(f"option of guard {card.name!r}:", option, allowed)
     if not card.classifier and checkpoint.template is not None:
         given.setdefault("template", checkpoint.template)
-    try:
-        return card.family(**given)
-    except TypeError as error:
-        raise ConfigurationError(f"guard {card.name!r}: {error}") from error
+    return card.family(**given)
 
 
 def _folder(name: str | Path, revision: str | None = None, *, weights: bool = True) -> Path:

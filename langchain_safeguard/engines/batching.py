@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import os
 import threading
 from collections.abc import Callable, Sequence
@@ -11,6 +12,9 @@ from typing import Generic, TypeVar
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
+
+_LAST_BATCH = 10.0
+"""How many seconds the end of the process waits for the batch that is running."""
 
 
 class MicroBatcher(Generic[Item, Result]):
@@ -36,6 +40,8 @@ class MicroBatcher(Generic[Item, Result]):
         self._lock = threading.Lock()
         self._queue: SimpleQueue[tuple[Item, Future[Result]]] = SimpleQueue()
         self._process: int | None = None
+        self._running = threading.Lock()
+        self._ended = False
         self.items = 0
         """How many items were run."""
         self.passes = 0
@@ -48,7 +54,9 @@ class MicroBatcher(Generic[Item, Result]):
             if self._process != os.getpid():
                 # The first item, or the first one after a fork, which threads do not survive.
                 self._queue = SimpleQueue()
+                self._running = threading.Lock()
                 self._process = os.getpid()
+                atexit.register(self._end)
                 worker = threading.Thread(
                     target=self._work, args=(self._queue,), name=self._name, daemon=True
                 )
@@ -64,7 +72,16 @@ class MicroBatcher(Generic[Item, Result]):
                     batch.append(queue.get_nowait())
                 except Empty:
                     break
-            self._answer([job for job in batch if job[1].set_running_or_notify_cancel()])
+            with self._running:
+                if self._ended:
+                    return
+                self._answer([job for job in batch if job[1].set_running_or_notify_cancel()])
+
+    def _end(self) -> None:
+        """Let the batch that is running end: cut off inside torch, it would abort the process."""
+        self._ended = True
+        if self._process == os.getpid() and self._running.acquire(timeout=_LAST_BATCH):
+            self._running.release()
 
     def _answer(self, batch: list[tuple[Item, Future[Result]]]) -> None:
         if not batch:

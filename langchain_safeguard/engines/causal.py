@@ -6,6 +6,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
 
+import torch
+
 from langchain_safeguard.engines.answers import Fork, Stage, plan
 from langchain_safeguard.engines.base import (
     Completion,
@@ -16,6 +18,7 @@ from langchain_safeguard.engines.base import (
 )
 from langchain_safeguard.engines.next_token import Context, NextToken
 from langchain_safeguard.engines.tokens import PromptTokenizer
+from langchain_safeguard.errors import GuardOutputError
 
 _SPELLED_OUT = 64
 """How many tokens of the end of what was written are searched for `Writing.until`."""
@@ -114,7 +117,7 @@ class CausalEngine(Engine[Prompt, Completion]):
         logits = self.next_token.logits(contexts) if contexts else []
         by_row: dict[int, dict[Fork, list[float]]] = {}
         for (row, part), found in zip(asked, logits, strict=True):
-            by_row.setdefault(id(row), {})[part] = found.double().softmax(0).tolist()
+            by_row.setdefault(id(row), {})[part] = _finite(found.double().softmax(0)).tolist()
         for row, stage in zip(rows, stages, strict=True):
             _take(row, stage, by_row.get(id(row), {}))
 
@@ -138,7 +141,9 @@ class CausalEngine(Engine[Prompt, Completion]):
             ]
             going = []
             for (row, writing), logits in zip(open_, self.next_token.logits(contexts), strict=True):
-                if self._goes_on(row, writing, written[id(row)], int(logits.argmax())):
+                likeliest = logits.argmax()
+                _finite(logits[likeliest])
+                if self._goes_on(row, writing, written[id(row)], int(likeliest)):
                     going.append((row, writing))
                 else:
                     self._end(row, writing, written[id(row)])
@@ -174,6 +179,13 @@ def _take(row: _Row, stage: Stage, probabilities: Mapping[Fork, Sequence[float]]
     row.ids = [*row.ids, *stage.forced]
     row.said += stage.text
     row.before += stage.text
+
+
+def _finite(numbers: torch.Tensor) -> torch.Tensor:
+    """Return numbers if they are finite: any other is neither above nor below a threshold."""
+    if not bool(numbers.isfinite().all()):
+        raise GuardOutputError("the model gave a number that is not finite")
+    return numbers
 
 
 def _wanted(writing: Writing, readings: Mapping[str, Mapping[str, float]]) -> bool:

@@ -17,9 +17,9 @@ from typing import Generic, TypeVar
 from langchain_safeguard.conversation import Conversation
 from langchain_safeguard.engines import Engine
 from langchain_safeguard.engines.base import Answer, Question
-from langchain_safeguard.errors import GuardTimeoutError
+from langchain_safeguard.errors import ConfigurationError, GuardTimeoutError
 from langchain_safeguard.guards.family import Family
-from langchain_safeguard.guards.windows import Window, fit, riskiest
+from langchain_safeguard.guards.windows import LEAST_ROOM, Window, fit, riskiest
 from langchain_safeguard.taxonomy import SIDES, Category, Side
 from langchain_safeguard.threads import in_thread
 from langchain_safeguard.verdict import Verdict
@@ -101,6 +101,10 @@ class ModelGuard(Guard, Generic[Question, Answer]):
         self.categories = family.categories
         self.sides = family.sides
 
+    def __deepcopy__(self, memo: object) -> ModelGuard[Question, Answer]:
+        """Return the guard itself, for copies of chains: weights are loaded once."""
+        return self
+
     def check(self, conversations: Sequence[Conversation], side: Side) -> list[Verdict]:
         """Judge in common batches with all other callers."""
         return self.check_within(conversations, side, None)
@@ -111,18 +115,22 @@ class ModelGuard(Guard, Generic[Question, Answer]):
         """Judge in common batches with all other callers, but wait no longer than that."""
         begin = time.perf_counter()
         verdicts = []
-        for jobs in self._ask(conversations, side):
-            answered = []
-            for job in jobs:
-                found = [
-                    result_within(
-                        answer,
-                        None if seconds is None else begin + seconds - time.perf_counter(),
-                    )
-                    for answer in job.answers
-                ]
-                answered.append((job.window, found))
-            verdicts.append(self._verdict(answered, side, begin))
+        asked = self._ask(conversations, side)
+        try:
+            for jobs in asked:
+                answered = []
+                for job in jobs:
+                    found = [
+                        result_within(
+                            answer,
+                            None if seconds is None else begin + seconds - time.perf_counter(),
+                        )
+                        for answer in job.answers
+                    ]
+                    answered.append((job.window, found))
+                verdicts.append(self._verdict(answered, side, begin))
+        finally:
+            _forget(asked)
         return verdicts
 
     async def acheck(self, conversations: Sequence[Conversation], side: Side) -> list[Verdict]:
@@ -130,23 +138,38 @@ class ModelGuard(Guard, Generic[Question, Answer]):
         begin = time.perf_counter()
         verdicts = []
         # Tokenizing a long text takes time; the event loop goes on meanwhile.
-        for jobs in await asyncio.to_thread(self._ask, conversations, side):
-            answered = []
-            for job in jobs:
-                found = await asyncio.gather(*map(asyncio.wrap_future, job.answers))
-                answered.append((job.window, found))
-            verdicts.append(self._verdict(answered, side, begin))
+        asked = await asyncio.to_thread(self._ask, conversations, side)
+        try:
+            for jobs in asked:
+                answered = []
+                for job in jobs:
+                    found = await asyncio.gather(*map(asyncio.wrap_future, job.answers))
+                    answered.append((job.window, found))
+                verdicts.append(self._verdict(answered, side, begin))
+        finally:
+            _forget(asked)
         return verdicts
 
     def probe(self) -> None:
-        """Make sure that the model's vocabulary has the words of the answers that are read.
+        """Make sure that the model can be asked.
 
         Raises:
-            GuardLoadError: It has not.
+            GuardLoadError: Its vocabulary has not the words of the answers that are read.
+            ConfigurationError: What the guard says itself leaves no room for a text.
         """
+        limit = self.engine.limit
         for side in sorted(self.sides):
             for prompt in self.family.render(Conversation.of("Hello", side), side):
                 self.engine.require(prompt)
+                if limit is None:
+                    continue
+                size = self.engine.measure(prompt)
+                if size + LEAST_ROOM > limit:
+                    raise ConfigurationError(
+                        f"{self.name} has a prompt of {size} tokens, which leaves no room for a "
+                        "text: give a greater max_tokens, if the model can read more, or a "
+                        "shorter policy"
+                    )
 
     @property
     def stats(self) -> dict[str, int]:
@@ -181,6 +204,14 @@ class ModelGuard(Guard, Generic[Question, Answer]):
         verdict = riskiest(verdicts)
         latency = (time.perf_counter() - begin) * 1000
         return replace(verdict, guard=self.name, revision=self.revision, latency_ms=latency)
+
+
+def _forget(asked: Sequence[Sequence[_Job[Answer]]]) -> None:
+    """Take back what nobody waits for any more; what is answered or being answered stays so."""
+    for jobs in asked:
+        for job in jobs:
+            for answer in job.answers:
+                answer.cancel()
 
 
 def result_within(future: Future[T], seconds: float | None) -> T:

@@ -112,9 +112,7 @@ def judged_each(
         for code, risk in sorted(risks.items(), key=lambda item: -item[1])
         for category in table.get(code, (Category.OTHER,))
     ]
-    return Verdict(
-        guard=guard, findings=tuple(findings), score=max(risks.values()), tokens=tokens
-    )
+    return Verdict(guard=guard, findings=tuple(findings), score=max(risks.values()), tokens=tokens)
 
 
 def harmless(guard: str, tokens: int | None = None, explanation: str | None = None) -> Verdict:

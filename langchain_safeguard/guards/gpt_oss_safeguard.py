@@ -21,6 +21,7 @@ from langchain_safeguard.guards.dialogue import ANSWERS, alternating
 from langchain_safeguard.guards.evidence import Codes, harmless, judged, without_control
 from langchain_safeguard.guards.family import LanguageFamily
 from langchain_safeguard.guards.markers import defuse
+from langchain_safeguard.guards.options import named_texts, text_or_none
 from langchain_safeguard.taxonomy import Category, Side
 from langchain_safeguard.verdict import Verdict
 
@@ -95,12 +96,14 @@ class GptOssSafeguard(LanguageFamily):
         """Write the policy."""
         if effort not in _EFFORTS:
             raise ConfigurationError.unknown("effort", effort, _EFFORTS)
-        if policy is not None and (not isinstance(policy, str) or not policy.strip()):
-            raise ConfigurationError("policy is empty; give a text, or leave it out for ours")
+        policy = text_or_none("policy", policy)
+        if isinstance(limit, bool) or not isinstance(limit, int) or limit < 1:
+            raise ConfigurationError(f"limit={limit!r}; allowed: 1, 2, ...")
         own = "\n".join(f"- {name}: {Category.of(name).description}" for name in _OWN)
         text = _POLICY.replace("{hazards}", own) if policy is None else policy
-        self._policy = f"{text.strip()}\n{_OUTPUT}"
-        named = {name: (Category.of(ours),) for name, ours in (categories or {}).items()}
+        self._policy = f"{text}\n{_OUTPUT}"
+        ours = {} if categories is None else named_texts("categories", categories)
+        named = {name: (Category.of(each),) for name, each in ours.items()}
         self._table: Codes = {**_OWN, **named}
         # The hazards that can be read by name; those of a policy without names are unknown.
         self._names = (*_OWN, "other") if policy is None else tuple(named)

@@ -261,14 +261,19 @@ def _definitions(
     risks: str | Sequence[str] | Mapping[str, str | None], version: str
 ) -> dict[str, str | None]:
     """Return the definitions of the risks; `None` stands for the model's own."""
+    found: dict[str, str | None]
     if isinstance(risks, Mapping):
         found = dict(risks)
-    else:
+    elif isinstance(risks, str | list | tuple):
         found = dict.fromkeys([risks] if isinstance(risks, str) else risks)
+    else:
+        raise ConfigurationError(f"risks={risks!r}; allowed: a name, a list of them, or a mapping")
     known = set(_TABLE) if version in ("3.2", "3.3") else set(_DEFINITIONS)
     if not found:
         raise ConfigurationError(f"risks={risks!r}; name at least one")
     for name, text in found.items():
+        if not isinstance(text, str | None):
+            raise ConfigurationError(f"risk {name!r} has {text!r}; allowed: a text, or None")
         if not text and name not in known:
             raise ConfigurationError.unknown("risk", name, [*sorted(known), "any, with a text"])
         if text and name in known:

@@ -19,6 +19,7 @@ from langchain_safeguard.guards.chat_template import ChatTemplate, shipped
 from langchain_safeguard.guards.dialogue import alternating
 from langchain_safeguard.guards.evidence import Codes, harmless, judged, judged_each, safe_or_unsafe
 from langchain_safeguard.guards.family import LanguageFamily
+from langchain_safeguard.guards.options import named_texts
 from langchain_safeguard.taxonomy import Category, Side
 from langchain_safeguard.verdict import Verdict
 
@@ -227,14 +228,11 @@ def sections_of(categories: Mapping[str, str]) -> dict[str, str]:
     Raises:
         ConfigurationError: There is none, or one is no code with a text.
     """
-    if not categories:
-        raise ConfigurationError("categories={}; name at least one")
-    for code, text in categories.items():
-        if not re.fullmatch(r"[A-Z]+\d+", code) or not text.strip():
-            raise ConfigurationError(
-                f"category {code!r}; allowed: a code such as 'O1' or 'S15', with a text"
-            )
-    return {code: f"{code}: {text.strip()}\n" for code, text in categories.items()}
+    found = named_texts("categories", categories)
+    for code in found:
+        if not re.fullmatch(r"[A-Z]+\d+", code):
+            raise ConfigurationError(f"category {code!r}; allowed: a code such as 'O1' or 'S15'")
+    return {code: f"{code}: {text.strip()}\n" for code, text in found.items()}
 
 
 def _with_block(pieces: Sequence[Piece], block: str) -> tuple[Piece, ...]:

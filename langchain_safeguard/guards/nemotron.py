@@ -105,7 +105,9 @@ class NemotronSafetyGuard(LanguageFamily):
 
     def __init__(self, *, template: str | None = None, categories: Sequence[str] = ()) -> None:
         """Write the hazards into the prompt."""
-        if isinstance(categories, str) or not all(isinstance(each, str) for each in categories):
+        if not isinstance(categories, list | tuple) or not all(
+            isinstance(each, str) for each in categories
+        ):
             raise ConfigurationError(f"categories={categories!r}; allowed: a list of names")
         self._names = (*CATEGORIES, *categories)
         listed = "\n".join(f"S{at}: {name}." for at, name in enumerate(self._names, start=1))

@@ -19,6 +19,7 @@ from langchain_safeguard.guards.evidence import harmless, judged, without_contro
 from langchain_safeguard.guards.family import LanguageFamily
 from langchain_safeguard.guards.labelled import choice, labelled_lines
 from langchain_safeguard.guards.nemotron import CATEGORIES
+from langchain_safeguard.guards.options import text_or_none
 from langchain_safeguard.guards.prompt_text import PromptText
 from langchain_safeguard.taxonomy import Category, Side
 from langchain_safeguard.verdict import Verdict
@@ -65,6 +66,9 @@ class NemotronReasoning(LanguageFamily):
             is read behind the one that the model would have given.
         template: The checkpoint's own chat template; that of Gemma if left out.
         taxonomy: A text with the hazards to judge by, instead of the model's own.
+
+    Raises:
+        ConfigurationError: The taxonomy is no text.
     """
 
     name = "nemotron-reasoning"
@@ -81,7 +85,7 @@ class NemotronReasoning(LanguageFamily):
         self._explain = explain
         self._template = ChatTemplate(template or shipped("gemma"), tokens={"bos_token": "<bos>"})
         text = _PROMPT.replace("{mode}", "/think" if explain else "/no_think")
-        listed = (_TAXONOMY if taxonomy is None else taxonomy).strip()
+        listed = text_or_none("taxonomy", taxonomy) or _TAXONOMY
         self._prompt = PromptText(
             text.replace("{taxonomy}", listed.replace("{", "{{").replace("}", "}}")),
             ("question", "answer"),

@@ -20,6 +20,7 @@ from langchain_safeguard.guards.chat_template import ChatTemplate, shipped
 from langchain_safeguard.guards.dialogue import ANSWERS, exchange
 from langchain_safeguard.guards.evidence import harmless, judged
 from langchain_safeguard.guards.family import LanguageFamily
+from langchain_safeguard.guards.options import text_or_none
 from langchain_safeguard.taxonomy import Category, Side
 from langchain_safeguard.verdict import Verdict
 
@@ -83,10 +84,8 @@ class SafetyLlama(LanguageFamily):
         """Check the options."""
         if style not in _LEADS:
             raise ConfigurationError.unknown("style", style, _LEADS)
-        if guidelines is not None and not guidelines.strip():
-            raise ConfigurationError("guidelines=''; leave them out to use the model's own")
         self._prompt = ChatTemplate(shipped("safety_llama"), markers=_MARKERS, speakers=_SPEAKERS)
-        self._options = {"style": style, "guidelines": guidelines and guidelines.strip()}
+        self._options = {"style": style, "guidelines": text_or_none("guidelines", guidelines)}
         lead = _LEADS[style]
         self._answer: tuple[str | Reading | Writing, ...] = (
             (lead, Writing(_LONGEST, until=_END), _VERDICT)

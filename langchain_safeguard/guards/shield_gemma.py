@@ -10,12 +10,12 @@ from collections.abc import Mapping, Sequence
 
 from langchain_safeguard.conversation import Conversation
 from langchain_safeguard.engines import Completion, Prompt, Reading
-from langchain_safeguard.errors import ConfigurationError
 from langchain_safeguard.guards.card import GuardCard
 from langchain_safeguard.guards.chat_template import ChatTemplate, shipped, verbatim
 from langchain_safeguard.guards.dialogue import exchange
 from langchain_safeguard.guards.evidence import Codes, harmless, judged, judged_each, yes_or_no
 from langchain_safeguard.guards.family import LanguageFamily
+from langchain_safeguard.guards.options import named_texts
 from langchain_safeguard.taxonomy import Category, Side
 from langchain_safeguard.verdict import Verdict
 
@@ -80,8 +80,8 @@ class ShieldGemma(LanguageFamily):
         self._template = ChatTemplate(
             template, markers=_MARKERS, speakers=_SPEAKERS, tokens={"bos_token": "<bos>"}
         )
-        if guidelines is not None and not (guidelines and all(guidelines.values())):
-            raise ConfigurationError(f"guidelines={guidelines!r}; name some, each with a text")
+        if guidelines is not None:
+            guidelines = named_texts("guidelines", guidelines)
         self._guidelines = guidelines
         names = _CONTENT if guidelines is None else guidelines
         self._table = {name: _TABLE.get(name, (Category.OTHER,)) for name in names}

@@ -13,7 +13,7 @@ from langchain_safeguard.verdict import Finding, Span, Verdict
 
 _OVERLAP = 8
 """A window shares this part (one over it) with the one before it."""
-_LEAST = 32
+LEAST_ROOM = 32
 """The room for a text in a window, in tokens, however long the policy is."""
 
 
@@ -58,7 +58,7 @@ def fit(
         return [Window(conversation)]
     checked = conversation.checked(side)
     bare = Conversation((replace(checked, text=""),))
-    room = max(limit - measure(bare), _LEAST)
+    room = max(limit - measure(bare), LEAST_ROOM)
     tokens = offsets(checked.text)
     # More than the tokens of the bare text where markers or control tokens in it are spelled out.
     rendered = max(measure(Conversation((checked,))) - measure(bare), 0)
@@ -96,7 +96,7 @@ def _stretches(
     is longer there, and whoever fills a text with it must not make all windows small.
     """
     around = measure(Conversation((*context, replace(checked, text=""))))
-    room = max(limit - around, _LEAST)
+    room = max(limit - around, LEAST_ROOM)
     windows: list[Window] = []
     first, size, end = 0, room, 0
     while end < len(tokens):

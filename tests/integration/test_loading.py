@@ -47,6 +47,9 @@ def loaded(name: Any, **options: Any) -> ModelGuard[Any, Any]:
     return guard
 
 
+GRANITE = "ibm-granite/granite-guardian-3.0-2b"
+ADAPTER = "safetyllm/Llama-2-7b-chat-safety"
+
 # what is loaded
 
 
@@ -190,6 +193,19 @@ def test_an_empty_folder_is_no_checkpoint(tmp_path: Path) -> None:
         ("folder", {"categories": {}}, "at least one"),
         ("folder", {"categories": {"violence": "x"}}, "such as 'O1'"),
         ("folder", {"base_model": "some/base"}, "no adapter"),
+        ("folder", {"per_categroy": True}, "per_categroy.*allowed: .*per_category"),
+        ("folder", {"categories": ["S1"]}, "allowed: a mapping"),
+        ("folder", {"categories": {"S1": 5}}, "'S1' has 5"),
+        ("folder", {"max_tokens": "many"}, "max_tokens='many'"),
+        ("folder", {"max_tokens": 0}, "max_tokens=0; allowed: a number from 1"),
+        ("folder", {"max_tokens": 200}, "no room for a text: give a greater max_tokens"),
+        ("folder", {"cache_bytes": -1}, "cache_bytes=-1"),
+        ("folder", {"family": "google/shieldgemma-2b", "guidelines": ["x"]}, "guidelines=.*'x'"),
+        ("folder", {"family": GRANITE, "risks": 5}, "risks=5; allowed"),
+        ("folder", {"family": GRANITE, "risks": {"mine": 5}}, "'mine' has 5"),
+        ("folder", {"family": "openai/gpt-oss-safeguard-20b", "limit": 0}, "limit=0"),
+        ("folder", {"family": "openai/gpt-oss-safeguard-20b", "policy": 5}, "policy=5"),
+        ("folder", {"family": ADAPTER, "guidelines": " "}, "guidelines=' '; allowed: a text"),
     ],
 )
 def test_wrong_values_are_named(
