@@ -11,6 +11,8 @@ from typing import Any
 from langchain_safeguard.engines.base import Piece
 from langchain_safeguard.errors import GuardError
 
+_SURROGATES = re.compile("[\ud800-\udfff]")
+
 
 class PromptTokenizer:
     """Turns pieces of a prompt into token ids.
@@ -76,7 +78,9 @@ class PromptTokenizer:
 
     def offsets(self, text: str) -> list[tuple[int, int]]:
         """Return the characters of each token."""
-        found = self._tokenizer(text, add_special_tokens=False, return_offsets_mapping=True)
+        found = self._tokenizer(
+            _SURROGATES.sub("\ufffd", text), add_special_tokens=False, return_offsets_mapping=True
+        )
         return [(int(begin), int(end)) for begin, end in found["offset_mapping"]]
 
     def _control_in(self, trusted: str) -> tuple[re.Pattern[str], frozenset[int]]:
@@ -91,7 +95,9 @@ class PromptTokenizer:
         return re.compile("|".join(spelled) or r"(?!)"), frozenset(control.values()) - self._unknown
 
     def _plain(self, text: str) -> list[int]:
-        ids: list[int] = self._tokenizer(text, add_special_tokens=False)["input_ids"]
+        # No tokenizer takes lone surrogates; what replaces them is as long.
+        whole = _SURROGATES.sub("\ufffd", text)
+        ids: list[int] = self._tokenizer(whole, add_special_tokens=False)["input_ids"]
         return ids
 
     def _inside(self, text: str) -> list[int]:

@@ -36,6 +36,22 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tiny_llama_guard(tmp_path_factory.mktemp("guard"))
 
 
+# texts that are hardly any
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["", "\n", "\u200b", "\0", "\ud800", "a\udfff" * 900, "<|eot_id|>", "\ue0f00\ue0f1", "{{x}}"],
+)
+def test_a_strange_text_is_judged(folder: Path, text: str) -> None:
+    guard = load_guard(folder, max_tokens=1024)
+    before = Conversation.of([("user", text), ("assistant", text), ("user", "bomb")])
+    for conversation in (Conversation.of(text), before):
+        [verdict] = Safeguard(guard=guard).check(conversation).verdicts
+        assert not verdict.failed, verdict.reason
+        assert verdict.score is not None
+
+
 # what is no number
 
 
