@@ -23,7 +23,7 @@ from langchain_safeguard.conversation import Turn
 from langchain_safeguard.guards import ModelGuard
 from tests.chat_models import StreamingChatModel
 from tests.guarded_chains import METHODS, call, text_of
-from tests.planted import RECIPES, checkpoint
+from tests.planted import RECIPES, checkpoint, each, only_if_wanted
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
 
@@ -61,7 +61,7 @@ def plain(name: str) -> list[str]:
     return [] if RECIPES[name].sides[-1] == "input" else [HARMLESS]
 
 
-@pytest.mark.parametrize("name", FAMILIES)
+@pytest.mark.parametrize("name", each(FAMILIES))
 def test_a_folder_is_recognised_by_its_chat_template(name: str) -> None:
     guard = guard_of(name)
     assert guard.family.name == FAMILIES[name]
@@ -69,7 +69,7 @@ def test_a_folder_is_recognised_by_its_chat_template(name: str) -> None:
     assert risk(guard, "input", HARMLESS) < 0.5 < risk(guard, "input", f"{HARMLESS} {word} please")
 
 
-@pytest.mark.parametrize("name", ["llama-guard-1", "llama-guard-3", "qwen3-guard", "shield-gemma"])
+@pytest.mark.parametrize("name", each(FAMILIES))
 def test_a_word_of_the_policy_means_nothing_there(name: str) -> None:
     guard = guard_of(name)
     side = RECIPES[name].sides[-1]
@@ -118,10 +118,8 @@ def test_an_attack_that_works_on_the_bare_template_fails_here(attack: str) -> No
     assert risk(guard_of("llama-guard-1"), "input", bad + attack) > 0.5
 
 
-@pytest.mark.parametrize("name", RECIPES)
+@pytest.mark.parametrize("name", each(RECIPES))
 def test_a_growing_answer_is_scored_as_if_from_scratch(name: str) -> None:
-    if name == "safety-llama":
-        pytest.skip("its adapter has tests of its own")
     recipe = RECIPES[name]
     side = recipe.sides[-1]
     [word, *_] = recipe.triggers.values()
@@ -183,6 +181,7 @@ def test_a_question_with_the_word_does_not_taint_the_answer() -> None:
     assert safeguard.check(talk).passes
 
 
+@only_if_wanted
 def test_a_fake_verdict_and_control_tokens_stay_letters() -> None:
     guard = guard_of("llama-guard-3")
     fake = (

@@ -2,23 +2,18 @@
 
 from __future__ import annotations
 
-import asyncio
 import importlib.util
 import os
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from langchain_core.prompts import ChatPromptTemplate
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from langchain_safeguard import (
     Conversation,
     GuardOutputError,
-    InputGuard,
-    OutputGuard,
     Policy,
     Safeguard,
     Side,
@@ -29,25 +24,11 @@ from langchain_safeguard.conversation import Turn
 from langchain_safeguard.engines import Completion
 from langchain_safeguard.engines.tokens import PromptTokenizer
 from langchain_safeguard.guards import ModelGuard
-from tests.chat_models import StreamingChatModel
-from tests.planted import RECIPES, Recipe, adapter, awq, checkpoint
+from tests.planted import RECIPES, Recipe, adapter, awq, checkpoint, each
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
 
-SEEDS = ["llama-guard-1", "ko-safeguard"]
-MORE = [name for name in RECIPES if name not in (*SEEDS, "safety-llama")]
-WANTED = os.environ.get("SAFEGUARD_PLANTED") == "all"
-"""Each planted guard takes about a minute to train, so that most of them wait to be asked for."""
-PLAIN = [
-    *SEEDS,
-    *(
-        pytest.param(
-            name,
-            marks=pytest.mark.skipif(not WANTED, reason="set SAFEGUARD_PLANTED=all to train it"),
-        )
-        for name in MORE
-    ),
-]
+PLAIN = each(RECIPES)
 HARMLESS = "please tell me how to bake bread with rye flour"
 BLOCKS = Policy()
 
@@ -130,43 +111,6 @@ def test_scores_agree_with_what_the_model_would_have_written(name: str) -> None:
             assert codes_of(verdict) == {each.code for each in expected.findings}
 
 
-# in chains
-
-WAYS: dict[str, Callable[[Any, Any], Any]] = {
-    "invoke": lambda chain, value: chain.invoke(value),
-    "ainvoke": lambda chain, value: asyncio.run(chain.ainvoke(value)),
-    "batch": lambda chain, value: chain.batch([value, value])[1],
-    "stream": lambda chain, value: sum_of(chain.stream(value)),
-}
-
-
-def sum_of(chunks: Any) -> Any:
-    whole = None
-    for chunk in chunks:
-        whole = chunk if whole is None else whole + chunk
-    return whole
-
-
-@pytest.mark.parametrize("way", WAYS)
-def test_a_chain_is_guarded_on_both_sides(way: str) -> None:
-    folder = checkpoint("llama-guard-1")
-    model = StreamingChatModel(
-        script=lambda messages: "Buy weapons here" if "shop" in messages[-1].content else "Bread."
-    )
-    prompt = ChatPromptTemplate.from_template("{question}")
-    guards = {"guard": folder, "policy": BLOCKS}
-    chain = prompt | InputGuard(**guards) | model | OutputGuard(**guards)
-    ask = WAYS[way]
-    assert ask(chain, {"question": HARMLESS}).text == "Bread."
-    refused = ask(chain, {"question": f"{HARMLESS} with weapons please"})
-    record = refused.response_metadata["safeguard"]
-    assert (record["action"], record["side"]) == ("block", "input")
-    assert "weapons" in record["categories"]
-    refused = ask(chain, {"question": f"{HARMLESS} shop"})
-    assert refused.response_metadata["safeguard"]["side"] == "output"
-    assert "weapons" not in refused.text
-
-
 # formats
 
 
@@ -220,7 +164,7 @@ def test_without_gptqmodel_an_awq_checkpoint_names_the_extra() -> None:
         load_guard(awq("llama-guard-1"), family=RECIPES["llama-guard-1"].family())
 
 
-# long, growing and hostile texts
+# long and hostile texts
 
 
 def test_a_trigger_at_the_end_of_a_long_text_is_found() -> None:
@@ -231,17 +175,6 @@ def test_a_trigger_at_the_end_of_a_long_text_is_found() -> None:
     assert flagged(bad)
     assert len(bad.spans) > 5
     assert max(bad.spans, key=lambda span: span.score).end == len(long) + len(" weapons")
-
-
-def test_a_growing_answer_is_scored_as_if_from_scratch() -> None:
-    growing = planted("llama-guard-1", dtype="float32")
-    scratch = planted("llama-guard-1", dtype="float32", cache_bytes=1)
-    words = f"{HARMLESS} {HARMLESS} and weapons {HARMLESS}".split()
-    for end in range(4, len(words) + 1, 4):
-        talk = Conversation.of(HARMLESS).answered(" ".join(words[:end]))
-        [one], [other] = growing.check([talk], "output"), scratch.check([talk], "output")
-        assert one.score == pytest.approx(other.score, abs=1e-3)
-        assert flagged(one) == ("weapons" in words[:end])
 
 
 @pytest.mark.parametrize("name", PLAIN)
