@@ -16,6 +16,9 @@ _VERDICT_LINE = re.compile(r"\s*(safe|unsafe)\s*(?:[\n,:]\s*(.*))?", re.IGNORECA
 _YES_OR_NO = re.compile(r"\s*(yes|no)(?=\s*(?:$|[\n.,:;!]))", re.IGNORECASE)
 _CONTROL = re.compile(r"<\|[a-z_]+\|>|</?s>|<end_of_turn>|<eos>")
 
+_LONGEST = 48
+"""How many letters are kept of a name nobody knows: no model should recite texts in findings."""
+
 
 def without_control(text: str) -> str:
     """Return an answer without the control tokens, such as `<|eot_id|>`, that end it."""
@@ -75,7 +78,7 @@ def judged(
         explanation: The model's own words.
     """
     likely = likely or {}
-    named = list(dict.fromkeys(listed))
+    named = list(dict.fromkeys(code if code in table else code[:_LONGEST] for code in listed))
     if not named and likely:
         named = [max(likely, key=lambda code: likely[code])]
     risks: dict[str, float | None] = dict.fromkeys(named, score)

@@ -8,9 +8,6 @@ from collections.abc import Mapping, Sequence
 from langchain_safeguard.errors import GuardOutputError
 from langchain_safeguard.guards.evidence import without_control
 
-_LONGEST = 48
-"""How many letters of a name are kept: names are recorded, and no model should recite there."""
-
 
 def labelled_lines(text: str, labels: Sequence[str]) -> dict[str, str]:
     """Read lines that begin with a label and a colon, in any order.
@@ -48,5 +45,5 @@ def choice(lines: Mapping[str, str], label: str, allowed: Sequence[str]) -> str:
 
 def named(value: str) -> list[str]:
     """Return the names in a list with commas; `None` is an empty one."""
-    names = (name.strip().rstrip(".")[:_LONGEST] for name in re.split(r"[,;\n]", value))
+    names = (name.strip().rstrip(".") for name in re.split(r"[,;\n]", value))
     return [name for name in names if name and name.lower() not in ("none", "n/a")]
