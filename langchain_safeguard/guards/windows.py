@@ -127,7 +127,7 @@ def riskiest(verdicts: Sequence[tuple[Window, Verdict]]) -> Verdict:
     numbers = [n for _, v in verdicts for n in (v.score, *(f.score for f in v.findings))]
     if any(number is not None and isnan(number) for number in numbers):
         raise GuardOutputError("the guard gave a score that is not a number")
-    worst = max((v for _, v in verdicts), key=lambda v: (v.failed, v.score or 0.0))
+    worst = max((v for _, v in verdicts), key=lambda v: (v.failed, _level(v)))
     found: dict[tuple[Category, str | None], Finding] = {}
     for _, verdict in verdicts:
         for finding in verdict.findings:
@@ -135,17 +135,22 @@ def riskiest(verdicts: Sequence[tuple[Window, Verdict]]) -> Verdict:
             if known is None or (known.score is not None and _risk(finding) > known.score):
                 found[finding.category, finding.code] = finding
     scores = [verdict.score for _, verdict in verdicts if verdict.score is not None]
+    # Sure without a number is more than any number.
+    sure = any(finding.score is None for finding in found.values())
     return replace(
         worst,
-        score=max(scores, default=None),
+        score=None if sure else max(scores, default=None),
         findings=tuple(sorted(found.values(), key=lambda finding: -_risk(finding))),
         spans=tuple(
-            Span(window.start, window.end or 0, verdict.score or 0.0)
-            for window, verdict in verdicts
+            Span(window.start, window.end or 0, _level(verdict)) for window, verdict in verdicts
         ),
         tokens=sum(verdict.tokens or 0 for _, verdict in verdicts),
         dropped_turns=verdicts[0][0].dropped,
     )
+
+
+def _level(verdict: Verdict) -> float:
+    return max(map(_risk, verdict.findings), default=verdict.score or 0.0)
 
 
 def _risk(finding: Finding) -> float:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Sequence
+from dataclasses import replace
 from itertools import pairwise
 
 import pytest
@@ -149,5 +150,8 @@ def test_a_score_that_is_no_number_is_not_lost_among_others(place: int) -> None:
 
 
 def test_a_finding_without_a_score_outranks_those_with_one() -> None:
-    found = riskiest(parts(verdict(0.4, "S1"), verdict(None, "S1")))
+    sure = replace(verdict(None, "S1"), explanation="It is.")
+    found = riskiest(parts(verdict(0.4, "S1"), sure))
     assert [(f.code, f.score) for f in found.findings] == [("S1", None)]
+    assert (found.score, found.explanation) == (None, "It is.")
+    assert [span.score for span in found.spans] == [0.4, 1.0]
