@@ -89,7 +89,7 @@ class NemotronReasoning(LanguageFamily):
         self._prompt = PromptText(
             text.replace("{taxonomy}", listed.replace("{", "{{").replace("}", "}}")),
             ("question", "answer"),
-            speakers=("Human user", "AI assistant"),
+            speakers=("Human user", "AI assistant", *_LINES),
         )
 
     def render(self, conversation: Conversation, side: Side) -> Sequence[Prompt]:

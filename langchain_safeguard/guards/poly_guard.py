@@ -74,7 +74,7 @@ class PolyGuard(LanguageFamily):
         """Prepare the prompt."""
         self._template = ChatTemplate(template or shipped("chatml"))
         self._user = PromptText(
-            _USER, ("question", "answer"), speakers=("Human user", "AI assistant")
+            _USER, ("question", "answer"), speakers=("Human user", "AI assistant", *_LINES)
         )
 
     def render(self, conversation: Conversation, side: Side) -> Sequence[Prompt]:
