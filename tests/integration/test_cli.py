@@ -358,7 +358,7 @@ def test_interrupt_is_quiet() -> None:
         stderr=subprocess.PIPE,
         env=environment(),
     ) as process:
-        time.sleep(3)  # until it waits for the end of standard input, which never comes
+        time.sleep(6)  # until it waits for the end of standard input, which never comes
         process.send_signal(signal.SIGINT)
         assert process.wait(20) == INTERRUPTED
         assert process.stderr is not None
