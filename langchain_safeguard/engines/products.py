@@ -32,12 +32,19 @@ def product(
 
 def hasten(model: torch.nn.Module) -> None:
     """Let the linear layers of a model use the faster library, where they can."""
-    if not onednn_is_faster():
+    # Subclasses, and layers that somebody else has changed, compute something else.
+    layers = [
+        layer
+        for layer in model.modules()
+        if type(layer) is torch.nn.Linear
+        and "forward" not in vars(layer)
+        and layer.weight.dtype == torch.float32
+        and layer.weight.device.type == "cpu"
+    ]
+    if not layers or not onednn_is_faster():
         return
-    for layer in model.modules():
-        # Subclasses, and layers that somebody else has changed, compute something else.
-        if type(layer) is torch.nn.Linear and "forward" not in vars(layer):
-            layer.forward = partial(_forward, layer)  # type: ignore[method-assign]
+    for layer in layers:
+        layer.forward = partial(_forward, layer)  # type: ignore[method-assign]
 
 
 def _forward(layer: torch.nn.Linear, rows: torch.Tensor) -> torch.Tensor:

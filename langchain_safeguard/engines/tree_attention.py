@@ -7,6 +7,7 @@ on its own path.
 
 from __future__ import annotations
 
+import math
 import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -24,7 +25,7 @@ from langchain_safeguard.engines.tree_layout import Layout, Sight
 NAME = "langchain_safeguard_tree"
 
 _ROWS = 128
-"""How many tokens are scored at once on a CPU: their scores stay in its cache."""
+"""The most tokens scored at once on a CPU: their scores stay in its cache."""
 
 _now = threading.local()
 
@@ -155,8 +156,9 @@ def _by_products(
         # Keys joined are fewer numbers than scores joined.
         keys, values = [torch.cat(keys, 1)], [torch.cat(values, 1)]
     found = query.new_empty(tokens, heads, values[0].shape[-1])
-    for at in range(0, tokens, _ROWS):
-        rows = min(_ROWS, tokens - at)
+    step = math.ceil(tokens / math.ceil(tokens / _ROWS))
+    for at in range(0, tokens, step):
+        rows = min(step, tokens - at)
         first, end = start + at, start + at + rows
         bounded = sight.first(end - 1) > 0
         near_keys, near_values, begin = keys, values, 0

@@ -108,3 +108,9 @@ def test_without_the_operator_torch_does_it(monkeypatch: pytest.MonkeyPatch) -> 
 
     monkeypatch.setattr(products, "_onednn", gone)
     assert products.onednn_is_faster.__wrapped__() is False
+
+
+def test_layers_of_other_numbers_are_left_alone(faster: bool) -> None:
+    model = tiny("llama").to(torch.bfloat16)
+    products.hasten(model)
+    assert not [layer for layer in model.modules() if "forward" in vars(layer)]
