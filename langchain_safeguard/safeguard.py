@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import inspect
 import logging
 from collections.abc import Mapping, Sequence
 from copy import copy
@@ -13,21 +12,21 @@ from pathlib import Path
 from typing import Any
 
 from langchain_core.callbacks import adispatch_custom_event, dispatch_custom_event
-from langchain_core.runnables import Runnable, RunnableConfig
+from langchain_core.runnables import RunnableConfig
 
+from langchain_safeguard.assembly import guards_of, handlers_of, policy_of
 from langchain_safeguard.audit import AuditSink, audit_record, log_record
+from langchain_safeguard.calling import acall_handler, call_handler
 from langchain_safeguard.conversation import Conversation
 from langchain_safeguard.decision import Decision, decide
-from langchain_safeguard.errors import ConfigurationError, EscalationError
+from langchain_safeguard.errors import ConfigurationError
 from langchain_safeguard.escalation.base import Handler
 from langchain_safeguard.flow import Apply, Flow, Judge, Record, decision_flow
 from langchain_safeguard.guard_caller import GuardCaller
 from langchain_safeguard.guards.base import Guard
 from langchain_safeguard.hushed import hushed, quiet
-from langchain_safeguard.loading import load_guard
 from langchain_safeguard.policy import Policy
-from langchain_safeguard.taxonomy import Category, Side, side_of
-from langchain_safeguard.threads import in_thread
+from langchain_safeguard.taxonomy import Side, side_of
 from langchain_safeguard.verdict import Verdict
 
 EVENT = "safeguard_decision"
@@ -84,9 +83,9 @@ class Safeguard:
             raise ConfigurationError(f"attempts={attempts!r}; allowed: 1, 2, ...")
         if max_characters < 1:
             raise ConfigurationError(f"max_characters={max_characters!r}; allowed: 1, 2, ...")
-        self.guards = _guards(guard)
-        self.handlers = _handlers(handlers)
-        self.policy = _policy(policy, self.guards, self.handlers)
+        self.guards = guards_of(guard)
+        self.handlers = handlers_of(handlers)
+        self.policy = policy_of(policy, self.guards, self.handlers)
         self._callers = [
             GuardCaller(guard, timeout=timeout, attempts=attempts, limit=max_characters)
             for guard in self.guards
@@ -98,7 +97,7 @@ class Safeguard:
         """Return one with the same guards, but another policy, or one that records nothing."""
         other = copy(self)
         if policy is not None:
-            other.policy = _policy(policy, self.guards, self.handlers)
+            other.policy = policy_of(policy, self.guards, self.handlers)
         other._audit = self._audit if recorded else None
         return other
 
@@ -280,71 +279,3 @@ def _readable(value: object, side: Side) -> Conversation:
     conversation = Conversation.of(value, side_of(side))
     conversation.checked(side)
     return conversation
-
-
-def call_handler(function: Any, argument: Any, config: RunnableConfig | None = None) -> Any:
-    """Call a handler or a rewriter, whatever kind of callable it is."""
-    if isinstance(function, Runnable):
-        return function.invoke(argument, config)
-    result = function(argument)
-    if inspect.isawaitable(result):
-        if inspect.iscoroutine(result):
-            result.close()
-        raise EscalationError("it is asynchronous; use ainvoke, astream or acheck")
-    return result
-
-
-async def acall_handler(function: Any, argument: Any, config: RunnableConfig | None = None) -> Any:
-    """Call a handler or a rewriter without blocking the event loop."""
-    if isinstance(function, Runnable):
-        return await function.ainvoke(argument, config)
-    if acall := getattr(function, "acall", None):
-        return await acall(argument)
-    if inspect.iscoroutinefunction(function):
-        return await function(argument)
-    return await asyncio.wrap_future(in_thread(lambda: function(argument), "safeguard-handler"))
-
-
-def _guards(guard: object) -> tuple[Guard, ...]:
-    if guard is None:
-        return (load_guard(),)
-    if isinstance(guard, str | Path | Guard) or not isinstance(guard, Sequence):
-        return (load_guard(guard),)  # type: ignore[arg-type]
-    if not guard:
-        raise ConfigurationError("guard=[]; name at least one")
-    return tuple(map(load_guard, guard))
-
-
-def _handlers(handlers: Sequence[Handler] | Mapping[str, Handler]) -> dict[str, Handler]:
-    if isinstance(handlers, Mapping):
-        return dict(handlers)
-    named: dict[str, Handler] = {}
-    for handler in handlers:
-        name = getattr(handler, "name", None) or getattr(handler, "__name__", None)
-        name = str(name or type(handler).__name__)
-        if name in named:
-            raise ConfigurationError(f"two handlers are called {name!r}; give them as a dict")
-        named[name] = handler
-    return named
-
-
-def _policy(
-    policy: Policy | Mapping[str, Any] | str | Path | None,
-    guards: Sequence[Guard],
-    handlers: Mapping[str, Handler],
-) -> Policy:
-    reported = {category for guard in guards for category in (*guard.categories, Category.OTHER)}
-    if policy is None:
-        return Policy.default_policy().restricted_to(reported)
-    policy = Policy.of(policy)
-    names = ", ".join(guard.name for guard in guards)
-    for rule, category in policy.unreported(reported):
-        raise ConfigurationError(
-            f"rule {rule.name!r} names {category.value!r}, which {names} never reports; allowed: "
-            f"{', '.join(sorted(reported))}"
-        )
-    for rule in policy.rules:
-        for handler in rule.escalate_to:
-            if handler not in handlers:
-                raise ConfigurationError.unknown("handler", handler, handlers or ["(none given)"])
-    return policy

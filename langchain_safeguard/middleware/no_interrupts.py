@@ -10,10 +10,11 @@ from __future__ import annotations
 from copy import copy
 from typing import Any
 
+from langchain_safeguard.calling import acall_handler, call_handler
 from langchain_safeguard.errors import EscalationError
 from langchain_safeguard.escalation import Escalation, Handler
 from langchain_safeguard.flow import is_control_flow
-from langchain_safeguard.safeguard import Safeguard, acall_handler, call_handler
+from langchain_safeguard.safeguard import Safeguard
 
 
 def without_interrupts(safeguard: Safeguard) -> Safeguard:
