@@ -15,6 +15,7 @@ from copy import copy
 from dataclasses import replace
 
 from langchain_safeguard.decision import Decision
+from langchain_safeguard.plans import adrive, drive
 from langchain_safeguard.policy import Action, Policy, Rule
 from langchain_safeguard.readable import Readable
 from langchain_safeguard.rewriters import Replace, as_rewriter
@@ -129,25 +130,17 @@ class PartRewriter:
 
     def excise(self, texts: Sequence[str]) -> list[str]:
         """Rewrite the parts of some texts that offend; see `excised`."""
-        plan = excised(texts, self._cut)
-        asked = next(plan)
-        while True:
-            try:
-                asked = plan.send(self._parts.batch(asked, side=self._side))
-            except StopIteration as done:
-                result: list[str] = done.value
-                return result
+        return drive(excised(texts, self._cut), self._judge)
 
     async def aexcise(self, texts: Sequence[str]) -> list[str]:
         """Rewrite the parts of some texts that offend; see `excised`."""
-        plan = excised(texts, self._cut)
-        asked = next(plan)
-        while True:
-            try:
-                asked = plan.send(await self._parts.abatch(asked, side=self._side))
-            except StopIteration as done:
-                result: list[str] = done.value
-                return result
+        return await adrive(excised(texts, self._cut), self._ajudge)
+
+    def _judge(self, texts: Sequence[str]) -> list[Decision]:
+        return self._parts.batch(texts, side=self._side)
+
+    async def _ajudge(self, texts: Sequence[str]) -> list[Decision]:
+        return await self._parts.abatch(texts, side=self._side)
 
     def _texts(self, text: str) -> Sequence[str]:
         return [text] if self.value is None else self.value.texts

@@ -17,6 +17,7 @@ from langchain_safeguard.errors import ContentBlockedError
 from langchain_safeguard.guarded_stream import OnBlock, aguarded_stream, guarded_stream
 from langchain_safeguard.hushed import aquietly, hushed, muted, quiet, quietly
 from langchain_safeguard.parallel import InputStoppedError, aboth, agated, both, gated
+from langchain_safeguard.plans import adrive, drive
 from langchain_safeguard.refusal import (
     recorded,
     refusal_chunk,
@@ -89,45 +90,11 @@ class GuardedCall:
         Raises:
             ContentBlockedError: Something was blocked, and `on_block` is `"raise"`.
         """
-        plan = self._plan(messages)
-        result: Any = None
-        while True:
-            try:
-                step = plan.send(result)
-            except StopIteration as done:
-                answer: AIMessage = done.value
-                return answer
-            match step:
-                case _Ask(conversation, asked) if self.parallel:
-                    result = both(partial(self._check, conversation), partial(self._answer, asked))
-                case _Ask(conversation):
-                    result = self._check(conversation), None
-                case _Call(asked):
-                    result = self._answer(asked)
-                case _Judge(conversation):
-                    result = self.safeguard.check(conversation, side="output", config=self.config)
+        return drive(self._plan(messages), self._perform)
 
     async def ainvoke(self, messages: Messages) -> AIMessage:
         """Return the checked answer, or a refusal; see `invoke`."""
-        plan = self._plan(messages)
-        result: Any = None
-        while True:
-            try:
-                step = plan.send(result)
-            except StopIteration as done:
-                answer: AIMessage = done.value
-                return answer
-            match step:
-                case _Ask(conversation, asked) if self.parallel:
-                    result = await aboth(self._acheck(conversation), self._aanswer(asked))
-                case _Ask(conversation):
-                    result = await self._acheck(conversation), None
-                case _Call(asked):
-                    result = await self._aanswer(asked)
-                case _Judge(conversation):
-                    result = await self.safeguard.acheck(
-                        conversation, side="output", config=self.config
-                    )
+        return await adrive(self._plan(messages), self._aperform)
 
     def stream(self, messages: Messages) -> Generator[AIMessageChunk]:
         """Yield the checked answer, or a refusal.
@@ -159,6 +126,28 @@ class GuardedCall:
             async with aclosing(self._astreamed(messages, asked=True)) as answer:
                 async for chunk in answer:
                     yield chunk
+
+    def _perform(self, step: _Ask | _Call | _Judge) -> Any:
+        match step:
+            case _Ask(conversation, asked) if self.parallel:
+                return both(partial(self._check, conversation), partial(self._answer, asked))
+            case _Ask(conversation):
+                return self._check(conversation), None
+            case _Call(asked):
+                return self._answer(asked)
+            case _Judge(conversation):
+                return self.safeguard.check(conversation, side="output", config=self.config)
+
+    async def _aperform(self, step: _Ask | _Call | _Judge) -> Any:
+        match step:
+            case _Ask(conversation, asked) if self.parallel:
+                return await aboth(self._acheck(conversation), self._aanswer(asked))
+            case _Ask(conversation):
+                return await self._acheck(conversation), None
+            case _Call(asked):
+                return await self._aanswer(asked)
+            case _Judge(conversation):
+                return await self.safeguard.acheck(conversation, side="output", config=self.config)
 
     def _plan(self, messages: Messages) -> _Plan:
         prompt = Conversation.of(messages)

@@ -25,6 +25,7 @@ from langchain_safeguard.flow import Apply, Flow, Judge, Record, decision_flow
 from langchain_safeguard.guard_caller import GuardCaller
 from langchain_safeguard.guards.base import Guard
 from langchain_safeguard.hushed import hushed, quiet
+from langchain_safeguard.plans import adrive, drive
 from langchain_safeguard.policy import Policy
 from langchain_safeguard.taxonomy import Side, side_of
 from langchain_safeguard.verdict import Verdict
@@ -190,28 +191,10 @@ class Safeguard:
         return decision_flow(self.policy, self.handlers, conversation, side, verdicts)
 
     def _drive(self, flow: Flow, config: RunnableConfig | None) -> Decision:
-        proceed, result = flow.send, None
-        while True:
-            try:
-                step = proceed(result)
-            except StopIteration as done:
-                return _decided(done)
-            try:
-                proceed, result = flow.send, self._perform(step, config)
-            except Exception as error:
-                proceed, result = flow.throw, error
+        return drive(flow, lambda step: self._perform(step, config))
 
     async def _adrive(self, flow: Flow, config: RunnableConfig | None) -> Decision:
-        proceed, result = flow.send, None
-        while True:
-            try:
-                step = proceed(result)
-            except StopIteration as done:
-                return _decided(done)
-            try:
-                proceed, result = flow.send, await self._aperform(step, config)
-            except Exception as error:
-                proceed, result = flow.throw, error
+        return await adrive(flow, lambda step: self._aperform(step, config))
 
     def _perform(self, step: Judge | Apply | Record, config: RunnableConfig | None) -> Any:
         match step:
@@ -268,11 +251,6 @@ class Safeguard:
 
 def _event(step: Record) -> dict[str, Any]:
     return audit_record(step.decision, pending=step.pending)
-
-
-def _decided(done: StopIteration) -> Decision:
-    decision: Decision = done.value
-    return decision
 
 
 def _readable(value: object, side: Side) -> Conversation:

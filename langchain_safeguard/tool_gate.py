@@ -1,7 +1,6 @@
 """What is checked of a call of a tool, and what becomes of it: logic only.
 
-Plans are generators: they yield what they want decided, and get the decision sent in. `drive` and
-`adrive` run them, so that sync and async cannot differ.
+Plans yield what they want decided, and get the decision sent in: see `langchain_safeguard.plans`.
 """
 
 from __future__ import annotations
@@ -18,6 +17,7 @@ from langchain_safeguard.conversation import Conversation, Turn
 from langchain_safeguard.decision import Decision
 from langchain_safeguard.errors import ContentBlockedError
 from langchain_safeguard.excision import PartRewriter
+from langchain_safeguard.plans import adrive, drive
 from langchain_safeguard.policy import DEFAULT_MESSAGE, Action
 from langchain_safeguard.readable import Readable
 from langchain_safeguard.refusal import RECORD, recorded
@@ -203,28 +203,18 @@ class ToolGate:
         return Replacement(value)
 
 
-def drive(plan: Plan[T], config: RunnableConfig | None) -> T:
+def carry_out(plan: Plan[T], config: RunnableConfig | None) -> T:
     """Run a plan."""
-    decision: Any = None
-    while True:
-        try:
-            ask = plan.send(decision)
-        except StopIteration as done:
-            result: T = done.value
-            return result
-        decision = ask.safeguard.check(ask.conversation, side=ask.side, config=config)
+    return drive(
+        plan, lambda ask: ask.safeguard.check(ask.conversation, side=ask.side, config=config)
+    )
 
 
-async def adrive(plan: Plan[T], config: RunnableConfig | None) -> T:
+async def acarry_out(plan: Plan[T], config: RunnableConfig | None) -> T:
     """Run a plan without blocking the event loop."""
-    decision: Any = None
-    while True:
-        try:
-            ask = plan.send(decision)
-        except StopIteration as done:
-            result: T = done.value
-            return result
-        decision = await ask.safeguard.acheck(ask.conversation, side=ask.side, config=config)
+    return await adrive(
+        plan, lambda ask: ask.safeguard.acheck(ask.conversation, side=ask.side, config=config)
+    )
 
 
 def _returned(call: Call, value: Readable) -> Conversation:

@@ -23,7 +23,14 @@ from langchain_safeguard.held_results import HeldResults, Outcome, key_of
 from langchain_safeguard.hushed import attached, hushed, muted, quiet
 from langchain_safeguard.policy import Policy
 from langchain_safeguard.safeguard import Safeguard
-from langchain_safeguard.tool_gate import Call, OnBlock, Replacement, ToolGate, adrive, drive
+from langchain_safeguard.tool_gate import (
+    Call,
+    OnBlock,
+    Replacement,
+    ToolGate,
+    acarry_out,
+    carry_out,
+)
 
 _HELD = HeldResults()
 _ONE_TEXT: dict[str, Any] = {
@@ -144,7 +151,7 @@ class GuardedTool(BaseTool):
         run_manager: CallbackManagerForToolRun | None = None,
     ) -> Any:
         config = patch_config(config, callbacks=run_manager.get_child()) if run_manager else config
-        admitted = drive(self.gate.admit(call), config)
+        admitted = carry_out(self.gate.admit(call), config)
         if isinstance(admitted, Replacement):
             return self._formatted(admitted.value)
         key = key_of(config, admitted.name, admitted.id)
@@ -162,9 +169,9 @@ class GuardedTool(BaseTool):
         # Outside of `except`: an error raised from here must not carry the other one along.
         try:
             if outcome.failure is not None:
-                replaced = drive(self.gate.excuse(admitted, outcome.failure), config)
+                replaced = carry_out(self.gate.excuse(admitted, outcome.failure), config)
                 return self._instead(replaced, outcome.failure)
-            return self._formatted(drive(self.gate.settle(admitted, outcome.result), config))
+            return self._formatted(carry_out(self.gate.settle(admitted, outcome.result), config))
         except Exception as error:
             if is_control_flow(error):
                 _HELD.hold(key, outcome)
@@ -177,7 +184,7 @@ class GuardedTool(BaseTool):
         run_manager: AsyncCallbackManagerForToolRun | None = None,
     ) -> Any:
         config = patch_config(config, callbacks=run_manager.get_child()) if run_manager else config
-        admitted = await adrive(self.gate.admit(call), config)
+        admitted = await acarry_out(self.gate.admit(call), config)
         if isinstance(admitted, Replacement):
             return self._formatted(admitted.value)
         key = key_of(config, admitted.name, admitted.id)
@@ -195,9 +202,11 @@ class GuardedTool(BaseTool):
         # Outside of `except`: an error raised from here must not carry the other one along.
         try:
             if outcome.failure is not None:
-                replaced = await adrive(self.gate.excuse(admitted, outcome.failure), config)
+                replaced = await acarry_out(self.gate.excuse(admitted, outcome.failure), config)
                 return self._instead(replaced, outcome.failure)
-            return self._formatted(await adrive(self.gate.settle(admitted, outcome.result), config))
+            return self._formatted(
+                await acarry_out(self.gate.settle(admitted, outcome.result), config)
+            )
         except Exception as error:
             if is_control_flow(error):
                 _HELD.hold(key, outcome)

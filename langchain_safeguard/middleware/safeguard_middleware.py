@@ -28,10 +28,12 @@ from langchain_safeguard.middleware.agent_model import AgentModel, Ledger
 from langchain_safeguard.middleware.naming import given_guards, middleware_name
 from langchain_safeguard.middleware.no_interrupts import without_interrupts
 from langchain_safeguard.middleware.user_turns import Review, review
+from langchain_safeguard.plans import adrive, drive
 from langchain_safeguard.policy import Action, Policy
 from langchain_safeguard.refusal import RECORD, recorded, refusal_message, with_text
 from langchain_safeguard.safeguard import Safeguard
 from langchain_safeguard.stage import staged
+from langchain_safeguard.taxonomy import Side
 
 T = TypeVar("T")
 Handler = Callable[[ModelRequest[Any]], ModelResponse[Any]]
@@ -269,27 +271,16 @@ class SafeguardMiddleware(AgentMiddleware[SafeguardState, Any, Any]):
             raise failure
         return ModelResponse(result, response.structured_response)
 
-    def _drive(self, plan: Generator[Conversation, Decision, T], side: Any) -> T:
-        decision: Any = None
-        while True:
-            try:
-                conversation = plan.send(decision)
-            except StopIteration as done:
-                result: T = done.value
-                return result
-            safeguard = self.safeguard if side == "input" else self._answers
-            decision = safeguard.check(conversation, side=side, config=ensure_config())
+    def _drive(self, plan: Generator[Conversation, Decision, T], side: Side) -> T:
+        check = self._path(side).check
+        return drive(plan, lambda turns: check(turns, side=side, config=ensure_config()))
 
-    async def _adrive(self, plan: Generator[Conversation, Decision, T], side: Any) -> T:
-        decision: Any = None
-        while True:
-            try:
-                conversation = plan.send(decision)
-            except StopIteration as done:
-                result: T = done.value
-                return result
-            safeguard = self.safeguard if side == "input" else self._answers
-            decision = await safeguard.acheck(conversation, side=side, config=ensure_config())
+    async def _adrive(self, plan: Generator[Conversation, Decision, T], side: Side) -> T:
+        check = self._path(side).acheck
+        return await adrive(plan, lambda turns: check(turns, side=side, config=ensure_config()))
+
+    def _path(self, side: Side) -> Safeguard:
+        return self.safeguard if side == "input" else self._answers
 
 
 def _unparsed(error: StructuredOutputError) -> ModelResponse[Any]:

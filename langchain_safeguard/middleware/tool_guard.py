@@ -28,8 +28,8 @@ from langchain_safeguard.tool_gate import (
     OnBlock,
     Replacement,
     ToolGate,
-    adrive,
-    drive,
+    acarry_out,
+    carry_out,
 )
 from langchain_safeguard.tools import GuardedTool, tool_gate
 
@@ -117,7 +117,7 @@ class ToolGuardMiddleware(AgentMiddleware[AgentState[Any], Any, Any]):
         if gate is None:
             return handler(request)
         call, config, failure = _call(request), ensure_config(), None
-        admitted = drive(gate.admit(call), config)
+        admitted = carry_out(gate.admit(call), config)
         if isinstance(admitted, Replacement):
             return admitted.value
         try:
@@ -129,11 +129,11 @@ class ToolGuardMiddleware(AgentMiddleware[AgentState[Any], Any, Any]):
         # The tool has run: an interrupt from here on would make it run again.
         gate = replace(gate, safeguard=without_interrupts(gate.safeguard))
         if failure is not None:
-            replaced = drive(gate.excuse(admitted, failure), config)
+            replaced = carry_out(gate.excuse(admitted, failure), config)
             if replaced is None:
                 raise failure
             return replaced.value
-        return drive(gate.settle(admitted, result), config)
+        return carry_out(gate.settle(admitted, result), config)
 
     async def awrap_tool_call(self, request: ToolCallRequest, handler: AsyncHandler) -> Any:
         """Call the tool, if its arguments pass, and return what of its result does."""
@@ -141,7 +141,7 @@ class ToolGuardMiddleware(AgentMiddleware[AgentState[Any], Any, Any]):
         if gate is None:
             return await handler(request)
         call, config, failure = _call(request), ensure_config(), None
-        admitted = await adrive(gate.admit(call), config)
+        admitted = await acarry_out(gate.admit(call), config)
         if isinstance(admitted, Replacement):
             return admitted.value
         try:
@@ -153,11 +153,11 @@ class ToolGuardMiddleware(AgentMiddleware[AgentState[Any], Any, Any]):
         # The tool has run: an interrupt from here on would make it run again.
         gate = replace(gate, safeguard=without_interrupts(gate.safeguard))
         if failure is not None:
-            replaced = await adrive(gate.excuse(admitted, failure), config)
+            replaced = await acarry_out(gate.excuse(admitted, failure), config)
             if replaced is None:
                 raise failure
             return replaced.value
-        return await adrive(gate.settle(admitted, result), config)
+        return await acarry_out(gate.settle(admitted, result), config)
 
     def _gate_of(self, request: ToolCallRequest) -> ToolGate | None:
         """Return what checks calls of this tool; nothing if nothing is to be checked."""

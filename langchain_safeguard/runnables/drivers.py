@@ -13,7 +13,8 @@ from langchain_core.runnables import RunnableConfig
 
 from langchain_safeguard.hushed import hushed, quiet
 from langchain_safeguard.parallel import aboth, both
-from langchain_safeguard.runnables.flow import Both, Flow, Judge, Plan, Run, flow
+from langchain_safeguard.plans import adrive, drive
+from langchain_safeguard.runnables.flow import Both, Judge, Plan, Run, flow
 
 Options = Mapping[str, Any]
 
@@ -39,49 +40,39 @@ class Driver:
         Raises:
             ContentBlockedError: It, or its answer, is blocked, and there is to be no refusal.
         """
-        return _only(self._drive(flow(self._plan, [value], parallel=self._parallel)))
+        return _only(drive(flow(self._plan, [value], parallel=self._parallel), self._perform))
 
     async def ainvoke(self, value: Any) -> Any:
         """Take one input through; see `invoke`."""
-        return _only(await self._adrive(flow(self._plan, [value], parallel=self._parallel)))
+        return _only(
+            await adrive(flow(self._plan, [value], parallel=self._parallel), self._aperform)
+        )
 
     def batch(self, values: Sequence[Any]) -> list[Any]:
         """Take many inputs through; an exception stands in the place of what raised it."""
-        return self._drive(flow(self._plan, values))
+        return drive(flow(self._plan, values), self._perform)
 
     async def abatch(self, values: Sequence[Any]) -> list[Any]:
         """Take many inputs through; an exception stands in the place of what raised it."""
-        return await self._adrive(flow(self._plan, values))
+        return await adrive(flow(self._plan, values), self._aperform)
 
-    def _drive(self, work: Flow) -> list[Any]:
-        result: Any = None
-        while True:
-            try:
-                step = work.send(result)
-            except StopIteration as done:
-                return _results(done)
-            match step:
-                case Judge():
-                    result = self._judge(step)
-                case Run():
-                    result = self._run(step)
-                case Both(judge, run):
-                    result = self._both(judge, run)
+    def _perform(self, step: Judge | Run | Both) -> Any:
+        match step:
+            case Judge():
+                return self._judge(step)
+            case Run():
+                return self._run(step)
+            case Both(judge, run):
+                return self._both(judge, run)
 
-    async def _adrive(self, work: Flow) -> list[Any]:
-        result: Any = None
-        while True:
-            try:
-                step = work.send(result)
-            except StopIteration as done:
-                return _results(done)
-            match step:
-                case Judge():
-                    result = await self._ajudge(step)
-                case Run():
-                    result = await self._arun(step)
-                case Both(judge, run):
-                    result = await self._aboth(judge, run)
+    async def _aperform(self, step: Judge | Run | Both) -> Any:
+        match step:
+            case Judge():
+                return await self._ajudge(step)
+            case Run():
+                return await self._arun(step)
+            case Both(judge, run):
+                return await self._aboth(judge, run)
 
     def _judge(self, step: Judge) -> dict[int, Any]:
         configs = [self._configs[item] for item in step.conversations]
@@ -165,8 +156,3 @@ def _only(results: list[Any]) -> Any:
     if isinstance(result, Exception):
         raise result
     return result
-
-
-def _results(done: StopIteration) -> list[Any]:
-    results: list[Any] = done.value
-    return results

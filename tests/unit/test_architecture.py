@@ -15,7 +15,7 @@ import langchain_safeguard
 ROOT = Path(langchain_safeguard.__file__).parent
 
 FLOORS = [
-    {"errors", "tables", "threads"},
+    {"errors", "plans", "tables", "threads"},
     {"taxonomy"},
     {"conversation", "verdict", "holdback", "embedded", "hushed", "held_results", "readable"},
     {"engines", "rewriters", "stage", "calling"},
