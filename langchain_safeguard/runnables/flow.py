@@ -96,9 +96,10 @@ class Plan:
             raise ContentBlockedError(decision)
         return self.exit.refuse(decision, kind_of(self.steps), chunk=chunk)
 
-    def answered(self, passage: Passage, answer: Any) -> Conversation:
+    def answered(self, passage: Passage, answer: Any, source: object = None) -> Conversation:
         """Return the conversation that an answer ends; without steps, the input is the answer."""
-        return answered(Conversation(()) if self.steps is None else passage.conversation, answer)
+        led = Conversation(()) if self.steps is None else passage.conversation
+        return answered(led, answer, source)
 
 
 @dataclass(frozen=True, slots=True)
@@ -212,7 +213,7 @@ def _leave(
             if not isinstance(output, Exception):
                 conversations[item] = plan.answered(passages[item], output)
             elif text := text_of_error(output):
-                conversations[item] = plan.answered(passages[item], text)
+                conversations[item] = plan.answered(passages[item], text, output)
             else:
                 done[item] = output
         except UnreadableInputError as error:
