@@ -41,16 +41,13 @@ class Resolution:
     Attributes:
         action: `allow`, `flag`, `block` or `rewrite`.
         text: The new text when rewriting; when blocking the refusal (`None`: the policy's).
-        ticket: When blocking: the ticket under which a person is still to decide.
 
     Raises:
-        ConfigurationError: The action is not one of these, it rewrites without a text, or it has a
-            ticket and does not block.
+        ConfigurationError: The action is not one of these, or it rewrites without a text.
     """
 
     action: Action
     text: str | None = None
-    ticket: str | None = None
 
     def __post_init__(self) -> None:
         """Check the action."""
@@ -60,8 +57,6 @@ class Resolution:
             raise ConfigurationError.unknown("resolution", self.action, allowed)
         if action is Action.REWRITE and self.text is None:
             raise ConfigurationError("a resolution that rewrites needs a text")
-        if self.ticket is not None and action is not Action.BLOCK:
-            raise ConfigurationError("a resolution with a ticket blocks until that is decided")
         object.__setattr__(self, "action", action)
 
 

@@ -96,10 +96,9 @@ class Plan:
             raise ContentBlockedError(decision)
         return self.exit.refuse(decision, kind_of(self.steps), chunk=chunk)
 
-    def answered(self, passage: Passage, answer: Any, source: object = None) -> Conversation:
+    def answered(self, passage: Passage, answer: Any) -> Conversation:
         """Return the conversation that an answer ends; without steps, the input is the answer."""
-        led = Conversation(()) if self.steps is None else passage.conversation
-        return answered(led, answer, source)
+        return answered(Conversation(()) if self.steps is None else passage.conversation, answer)
 
 
 @dataclass(frozen=True, slots=True)
@@ -213,7 +212,7 @@ def _leave(
             if not isinstance(output, Exception):
                 conversations[item] = plan.answered(passages[item], output)
             elif text := text_of_error(output):
-                conversations[item] = plan.answered(passages[item], text, output)
+                conversations[item] = plan.answered(passages[item], text)
             else:
                 done[item] = output
         except UnreadableInputError as error:

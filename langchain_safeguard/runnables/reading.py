@@ -18,27 +18,20 @@ from langchain_safeguard.flow import is_control_flow
 from langchain_safeguard.refusal import rewritten_input, with_text
 
 
-def answered(
-    conversation: Conversation, answer: object, source: object = None
-) -> Conversation:
+def answered(conversation: Conversation, answer: object) -> Conversation:
     """Return the conversation followed by an answer, whatever its type.
 
     Structured answers (dicts, pydantic objects, tool arguments) are read as all the texts in them,
     names of keys included: those may be the model's own words.
 
-    Args:
-        conversation: What led to the answer.
-        answer: What is read.
-        source: What it stands for, if that is something else.
-
     Raises:
         UnreadableInputError: Something in it cannot be read as text.
     """
     if isinstance(answer, str | BaseMessage | PromptValue | Document):
-        return conversation.answered(answer, source)
+        return conversation.answered(answer)
     if isinstance(answer, list) and answer and all(isinstance(a, BaseMessage) for a in answer):
-        return conversation.answered(answer, source)
-    return conversation.answered("\n".join(_texts(answer)), answer)
+        return conversation.answered(answer)
+    return conversation.answered("\n".join(_texts(answer)))
 
 
 def _texts(value: object) -> Iterator[str]:

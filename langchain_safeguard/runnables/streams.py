@@ -68,7 +68,7 @@ class Stream:
         # Outside of the handler, so that the error is no context of the one raised instead.
         outcome: Any = failure
         if (gate := self._plan.exit) and (text := text_of_error(failure)):
-            decision = gate.check(self._plan.answered(passage, text, failure), self._config)
+            decision = gate.check(self._plan.answered(passage, text), self._config)
             outcome = self._plan.settled_error(decision, failure, chunk=True)
         if isinstance(outcome, Exception):
             raise outcome
@@ -104,7 +104,7 @@ class Stream:
             return
         outcome: Any = failure
         if (gate := self._plan.exit) and (text := text_of_error(failure)):
-            decision = await gate.acheck(self._plan.answered(passage, text, failure), self._config)
+            decision = await gate.acheck(self._plan.answered(passage, text), self._config)
             outcome = self._plan.settled_error(decision, failure, chunk=True)
         if isinstance(outcome, Exception):
             raise outcome
