@@ -109,6 +109,17 @@ class TestEveryRoute:
         text = "".join(chunk["content"] for chunk in chunks)
         assert text == REFUSAL if side else "Paris" in text
 
+    def test_plain_route(self, address: str, question: str, side: str | None) -> None:
+        with httpx.stream(
+            "POST",
+            address.removesuffix("chat") + "plain",
+            json={"question": question},
+            timeout=60,
+        ) as response:
+            text = "".join(response.iter_text())
+        assert response.status_code == 200
+        assert text == REFUSAL if side else "Paris" in text
+
     def test_stream_log(self, address: str, question: str, side: str | None) -> None:
         text = _post(address, "stream_log", _asked(question)).text
         assert (REFUSAL in text) is (side is not None)
