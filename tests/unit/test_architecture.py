@@ -21,7 +21,7 @@ FLOORS = [
     {"engines", "rewriters", "stage", "calling"},
     {"policy", "policy_file"},
     {"guards", "decision"},
-    {"loading", "audit"},
+    {"loading", "audit", "review"},
     {"escalation"},
     {"flow", "guard_caller", "assembly", "training"},
     {"safeguard"},
