@@ -80,6 +80,7 @@ class HumanReview:
         """Check the values."""
         if queue is not None:
             # Imported late: in a graph no database is needed.
+            from langchain_safeguard.review.queue import ReviewQueue
 
             if not isinstance(queue, ReviewQueue):
                 raise ConfigurationError(f"queue={queue!r}; allowed: a ReviewQueue, or None")

@@ -5,6 +5,7 @@ Who may reach it sees what users wrote, and decides: put it behind your own auth
 
 from __future__ import annotations
 
+import json
 from typing import Annotated, Any
 
 from langchain_safeguard.errors import (
@@ -18,7 +19,7 @@ from langchain_safeguard.review.queue import ReviewQueue
 from langchain_safeguard.review.ticket import Status, Verb
 
 try:
-    from fastapi import APIRouter, HTTPException, Query
+    from fastapi import APIRouter, HTTPException, Query, Response
     from pydantic import BaseModel, ConfigDict
 except ModuleNotFoundError as error:
     raise MissingExtraError("fastapi", "server") from error
@@ -60,23 +61,29 @@ def review_router(queue: ReviewQueue) -> APIRouter:
         status: Status | None = "open",
         limit: Annotated[int, Query(ge=1, le=1000)] = 100,
         after: str | None = None,
-    ) -> list[dict[str, Any]]:
+    ) -> Response:
         with _Errors():
-            return [ticket.to_dict() for ticket in queue.list(status, limit=limit, after=after)]
+            return _json([t.to_dict() for t in queue.list(status, limit=limit, after=after)])
 
     @router.get("/tickets/{id}")
-    def show_ticket(id: str) -> dict[str, Any]:
+    def show_ticket(id: str) -> Response:
         with _Errors():
-            return queue.get(id).to_dict()
+            return _json(queue.get(id).to_dict())
 
     @router.post("/tickets/{id}/decision")
-    def decide(id: str, asked: ReviewDecision) -> dict[str, Any]:
+    def decide(id: str, asked: ReviewDecision) -> Response:
         with _Errors():
-            return queue.decide(
+            ticket = queue.decide(
                 id, asked.decision, asked.text, reviewer=asked.reviewer, note=asked.note
-            ).to_dict()
+            )
+            return _json(ticket.to_dict())
 
     return router
+
+
+def _json(value: Any) -> Response:
+    """Answer in ASCII: a hostile text may hold what UTF-8 cannot."""
+    return Response(json.dumps(value), media_type="application/json")
 
 
 class _Errors:

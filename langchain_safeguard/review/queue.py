@@ -89,7 +89,7 @@ class ReviewQueue:
             ReviewError: It cannot be stored.
         """
         ticket = Ticket(
-            id=secrets.token_urlsafe(18),
+            id=secrets.token_hex(16),
             created=datetime.now(UTC),
             side=decision.side,
             conversation=conversation,
