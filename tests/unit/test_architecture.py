@@ -21,7 +21,7 @@ FLOORS = [
     {"engines", "rewriters", "stage", "calling"},
     {"policy", "policy_file"},
     {"guards", "decision"},
-    {"loading", "audit"},
+    {"loading", "audit", "review"},
     {"escalation"},
     {"flow", "guard_caller", "assembly", "training"},
     {"safeguard"},
@@ -29,7 +29,7 @@ FLOORS = [
     {"guarded_stream", "llm_run", "tool_gate", "document_work"},
     {"guarded_call", "wrapped_model", "tools", "documents"},
     {"chat_model", "guarded_retriever"},
-    {"runnables", "testing", "middleware"},
+    {"runnables", "testing", "middleware", "bulk"},
     {"evaluation"},
     {"cli"},
 ]
