@@ -38,7 +38,7 @@ def middleware_of(defense: str, safeguard: Safeguard) -> Sequence[AgentMiddlewar
     if defense == "none":
         return []
     if defense.endswith("rewrite"):
-        policy = rewriting(safeguard.policy)
+        policy = _rewriting(safeguard)
         tools = ToolGuardMiddleware(
             safeguard=safeguard.variant(policy), input=defense.startswith("full")
         )
@@ -49,19 +49,20 @@ def middleware_of(defense: str, safeguard: Safeguard) -> Sequence[AgentMiddlewar
     return [tools]
 
 
-def rewriting(policy: Policy) -> Policy:
-    """Return a policy that cuts out of tools' results what this one blocks."""
-    rules = []
-    for category in Category:
-        old = policy.rule_for(category, "tool_output")
-        if Action.BLOCK in old.thresholds and Action.REWRITE not in old.thresholds:
-            rules.append(
-                Rule(
-                    category,
-                    Action.REWRITE,
-                    old.thresholds[Action.BLOCK],
-                    sides="tool_output",
-                    rewrite=REMOVED,
-                )
-            )
+def _rewriting(safeguard: Safeguard) -> Policy:
+    """Return the policy that cuts out of tools' results what the safeguard's own blocks."""
+    policy = safeguard.policy
+    reported = {category for guard in safeguard.guards for category in guard.categories}
+    rules = [
+        Rule(
+            category,
+            Action.REWRITE,
+            rule.thresholds[Action.BLOCK],
+            sides="tool_output",
+            rewrite=REMOVED,
+        )
+        for category in sorted({*reported, Category.OTHER})
+        if Action.BLOCK in (rule := policy.rule_for(category, "tool_output")).thresholds
+        and Action.REWRITE not in rule.thresholds
+    ]
     return replace(policy, rules=(*rules, *policy.rules))
