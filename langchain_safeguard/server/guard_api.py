@@ -10,6 +10,7 @@ from pydantic import BaseModel, Field
 
 from langchain_safeguard.conversation import Conversation
 from langchain_safeguard.decision import Decision
+from langchain_safeguard.errors import UnreadableInputError
 from langchain_safeguard.policy import Policy
 from langchain_safeguard.server.bodies import Body
 from langchain_safeguard.server.openai_api import check_lengths
@@ -104,7 +105,15 @@ def conversation_of(request: GuardRequest, limits: Limits) -> Conversation:
             f"messages: {len(request.messages)} of them; this server takes at most {limits.texts}.",
             param="messages",
         )
-    conversation = Conversation.of(request.messages, request.side)
+    try:
+        conversation = Conversation.of(request.messages, request.side)
+    except UnreadableInputError:
+        raise
+    except Exception as error:
+        # Messages can be wrong in ways nobody foresaw; that is not the server's failure.
+        raise UnreadableInputError(
+            f"cannot read the messages ({type(error).__name__}); write them as in OpenAI's chat API"
+        ) from None
     check_lengths([conversation], limits, "messages")
     conversation.checked(request.side)
     return conversation
