@@ -21,6 +21,7 @@ from langchain_safeguard.server.admission import Admission
 from langchain_safeguard.server.auth import ApiKeys
 from langchain_safeguard.server.metrics import Metrics
 from langchain_safeguard.server.observing import FACTS, Observing
+from langchain_safeguard.server.page import choices_router, page_router
 from langchain_safeguard.server.problems import add_error_handlers
 from langchain_safeguard.server.registry import Registry
 from langchain_safeguard.server.settings import Settings
@@ -75,6 +76,8 @@ def create_app(
     app.state.registry = registry
     app.include_router(_checks(registry, settings, metrics))
     app.include_router(_operation(registry, metrics))
+    app.include_router(page_router())
+    app.include_router(choices_router(registry, settings, app))
     for router in routers:
         app.include_router(router)
     add_error_handlers(app)
