@@ -5,6 +5,7 @@ Run as a program it serves guards that take their time or fail: `python -m tests
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 import signal
@@ -122,7 +123,13 @@ def cli_server(*arguments: str | Path, **environment: str) -> ServerProcess:
 
 
 def faulty_server(**options: Any) -> ServerProcess:
-    """Start a server whose guard takes its time (`delay`) or fails (`fault`), with `limits`."""
+    """Start a server with a guard that can be told how to behave.
+
+    Args:
+        options: `delay`: seconds that the guard takes. `fault`: it fails, and says this. `policy`:
+            a file. `hang`: seconds that an escalation handler takes. `tickets`: texts that wait in
+            a review queue. `limits`: as `Limits`.
+    """
     return ServerProcess(["-m", "tests.servers", json.dumps(options)])
 
 
@@ -136,12 +143,52 @@ def _main(options: dict[str, Any]) -> None:
     def fault() -> None:
         raise RuntimeError(f"the text was {options['fault']}")
 
+    async def ask_somebody(_: object) -> str:
+        await asyncio.sleep(options.get("hang", 0.0))
+        return "allow"
+
     guards: list[Guard] = [WordGuard(delay=options.get("delay", 0.0))]
     if "fault" in options:
         guards = [FaultyGuard(fault)]
     limits = Limits(**options.get("limits", {}))
+    app = create_app(
+        Settings(guards=guards, policies=[*filter(None, [options.get("policy")])], limits=limits),
+        handlers=[ask_somebody],
+        routers=[_review(options["tickets"])] if "tickets" in options else [],
+    )
     configure_logging("debug")
-    run(create_app(Settings(guards=guards, limits=limits)), limits, host="127.0.0.1", port=0)
+    run(app, limits, host="127.0.0.1", port=0)
+
+
+def _review(texts: Sequence[str]) -> Any:
+    """Routes as a review queue has them, around a list."""
+    from fastapi import APIRouter
+
+    router = APIRouter(prefix="/review")
+    tickets: list[dict[str, Any]] = [
+        {
+            "id": f"ticket/{number}",
+            "status": "open",
+            "side": "output",
+            "text": text,
+            "categories": ["fraud"],
+            "score": 0.61,
+            "allowed": ["approve", "edit", "reject"],
+        }
+        for number, text in enumerate(texts)
+    ]
+
+    @router.get("/tickets")
+    def listed() -> list[dict[str, Any]]:
+        return tickets
+
+    @router.post("/tickets/{name:path}/decision")
+    def decide(name: str, body: dict[str, Any]) -> dict[str, Any]:
+        [ticket] = [each for each in tickets if each["id"] == name]
+        ticket.update(body, status="decided")
+        return ticket
+
+    return router
 
 
 if __name__ == "__main__":
