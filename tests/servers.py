@@ -48,6 +48,7 @@ class ServerProcess:
             stderr=subprocess.PIPE,
             env={**os.environ, "PYTHONPATH": str(ROOT), **environment},
             text=True,
+            cwd=ROOT,
         )
         self.lines: list[str] = []
         self._reader = threading.Thread(target=self._read, daemon=True)
@@ -174,6 +175,7 @@ def _review(texts: Sequence[str]) -> Any:
             "categories": ["fraud"],
             "score": 0.61,
             "allowed": ["approve", "edit", "reject"],
+            "conversation": [{"role": "user", "text": "What now?"}, {"role": "assistant"}],
         }
         for number, text in enumerate(texts)
     ]

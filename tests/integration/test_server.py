@@ -24,6 +24,7 @@ from langchain_safeguard import Category, Safeguard
 from langchain_safeguard.server import Limits, Settings
 from langchain_safeguard.server.categories import OPENAI_CATEGORIES
 from tests.servers import ROOT, ServerProcess, cli_server, wait_until
+from tests.tiny_guards import tiny_llama_guard
 
 SAFE = "How do I bake bread at home?"
 SAFE_KOREAN = "집에서 빵을 어떻게 굽나요?"
@@ -436,3 +437,31 @@ def test_a_policy_of_the_same_name_twice(policies: Path) -> None:
 
     with pytest.raises(ValueError, match="two policies are called 'lax'"):
         create_app(Settings(policies=(str(policies), f"lax={policies / 'images.yaml'}")))
+
+
+def test_several_guards_judge_together_or_alone(tmp_path: Path) -> None:
+    folder = tiny_llama_guard(tmp_path / "tiny-guard")
+    with cli_server("--guard", "embedded", "--guard", folder) as server:
+        server.ready()
+        offered = server.get("/v1/choices").json()
+        names = [guard["name"] for guard in offered["guards"]]
+        assert (names, offered["policies"]) == (["embedded", "tiny-guard"], ["default"])
+
+        def judges(**choice: str) -> list[str]:
+            body = {"messages": [{"role": "user", "content": SAFE}], **choice}
+            verdicts = server.post("/v1/guard", body).json()["verdicts"]
+            return [verdict["guard"] for verdict in verdicts]
+
+        assert judges() == names
+        for name in names:
+            assert judges(guard=name) == [name]
+            alone = server.post("/v1/moderations", {"input": SAFE, "model": name})
+            assert alone.json()["model"] == name
+        together = server.post(
+            "/v1/moderations", {"input": SAFE, "model": "text-moderation-latest"}
+        )
+        assert together.json()["model"] == "embedded+tiny-guard"
+        # The policy's part of the prompt was read once, and the question of before as well.
+        asked = server.figure('safeguard_guard_tokens_total{guard="tiny-guard"}')
+        cached = server.figure('safeguard_guard_cached_tokens_total{guard="tiny-guard"}')
+        assert 0.5 * asked < cached < asked

@@ -213,6 +213,7 @@ def test_a_review_queue() -> None:
         page.wait_for("document.querySelectorAll('.ticket').length == 3")
         assert HOSTILE in page.evaluate("document.querySelector('.ticket .text').innerText")
         assert page.evaluate("window.attacked") is None
+        assert "What now?" in page.evaluate("document.querySelector('.ticket').textContent")
         write(page, "reviewer", "Ada")
         for left, verb in ((2, "Approve"), (1, "Send edited"), (0, "Reject")):
             if verb == "Send edited":
