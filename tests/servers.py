@@ -128,8 +128,7 @@ def faulty_server(**options: Any) -> ServerProcess:
 
     Args:
         options: `delay`: seconds that the guard takes. `fault`: it fails, and says this. `policy`:
-            a file. `hang`: seconds that an escalation handler takes. `tickets`: texts that wait in
-            a review queue. `limits`: as `Limits`.
+            a file. `hang`: seconds that an escalation handler takes. `limits`: as `Limits`.
     """
     return ServerProcess(["-m", "tests.servers", json.dumps(options)])
 
@@ -155,42 +154,9 @@ def _main(options: dict[str, Any]) -> None:
     app = create_app(
         Settings(guards=guards, policies=[*filter(None, [options.get("policy")])], limits=limits),
         handlers=[ask_somebody],
-        routers=[_review(options["tickets"])] if "tickets" in options else [],
     )
     configure_logging("debug")
     run(app, limits, host="127.0.0.1", port=0)
-
-
-def _review(texts: Sequence[str]) -> Any:
-    """Routes as a review queue has them, around a list."""
-    from fastapi import APIRouter
-
-    router = APIRouter(prefix="/review")
-    tickets: list[dict[str, Any]] = [
-        {
-            "id": f"ticket/{number}",
-            "status": "open",
-            "side": "output",
-            "text": text,
-            "categories": ["fraud"],
-            "score": 0.61,
-            "allowed": ["approve", "edit", "reject"],
-            "conversation": [{"role": "user", "text": "What now?"}, {"role": "assistant"}],
-        }
-        for number, text in enumerate(texts)
-    ]
-
-    @router.get("/tickets")
-    def listed() -> list[dict[str, Any]]:
-        return tickets
-
-    @router.post("/tickets/{name:path}/decision")
-    def decide(name: str, body: dict[str, Any]) -> dict[str, Any]:
-        [ticket] = [each for each in tickets if each["id"] == name]
-        ticket.update(body, status="decided")
-        return ticket
-
-    return router
 
 
 if __name__ == "__main__":

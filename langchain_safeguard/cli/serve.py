@@ -5,9 +5,14 @@ from __future__ import annotations
 import argparse
 import ipaddress
 import os
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from langchain_safeguard.errors import ConfigurationError
+
+if TYPE_CHECKING:
+    from fastapi import APIRouter
+
+    from langchain_safeguard.escalation import HumanReview
 
 _LEVELS = ("debug", "info", "warning", "error")
 
@@ -35,6 +40,12 @@ def add_to(commands: Any) -> None:
         metavar="[NAME=]FILE",
         help="a YAML file, or a folder of them; the one called 'default' or the first is used "
         "unless a request names another (default: the default policy)",
+    )
+    parser.add_argument(
+        "--review-queue",
+        metavar="URL",
+        help="a database in which texts wait for a person when the policy escalates; they decide "
+        "on the page, or with 'langchain-safeguard review'",
     )
     parser.add_argument(
         "--api-key-file",
@@ -81,10 +92,27 @@ def run(arguments: argparse.Namespace) -> int:
         api_keys=keys,
         limits=limits,
     )
-    app = create_app(settings)
+    handlers, routers = _review(arguments.review_queue)
+    app = create_app(settings, handlers=handlers, routers=routers)
     configure_logging(arguments.log_level)
     serve(app, limits, host=arguments.host, port=arguments.port)
     return 0
+
+
+def _review(url: str | None) -> tuple[list[HumanReview], list[APIRouter]]:
+    """Return who is asked when the policy escalates, and the routes where they answer."""
+    if url is None:
+        return [], []
+    from fastapi import APIRouter
+
+    from langchain_safeguard.escalation import HumanReview
+    from langchain_safeguard.review.api import review_router
+    from langchain_safeguard.review.queue import ReviewQueue
+
+    queue = ReviewQueue(url)
+    router = APIRouter(prefix="/review")
+    router.include_router(review_router(queue))
+    return [HumanReview(queue)], [router]
 
 
 def _is_loopback(host: str) -> bool:

@@ -14,15 +14,16 @@ from prometheus_client import CONTENT_TYPE_LATEST
 
 import langchain_safeguard
 from langchain_safeguard.decision import Decision
-from langchain_safeguard.errors import ConfigurationError
+from langchain_safeguard.errors import ConfigurationError, ReviewSetupError
 from langchain_safeguard.escalation.base import Handler
+from langchain_safeguard.review.ticket import with_ticket
 from langchain_safeguard.server import examples, guard_api, openai_api
 from langchain_safeguard.server.admission import Admission
 from langchain_safeguard.server.auth import ApiKeys
 from langchain_safeguard.server.metrics import Metrics
 from langchain_safeguard.server.observing import FACTS, Observing
 from langchain_safeguard.server.page import choices_router, page_router
-from langchain_safeguard.server.problems import add_error_handlers
+from langchain_safeguard.server.problems import ApiError, add_error_handlers
 from langchain_safeguard.server.registry import Registry
 from langchain_safeguard.server.settings import Settings
 
@@ -125,7 +126,13 @@ def _checks(registry: Registry, settings: Settings, metrics: Metrics) -> APIRout
         """Judge the last part of a conversation, and tell what became of it and why."""
         safeguard = registry.choose(body.guard, body.policy, body.side)
         conversation = guard_api.conversation_of(body, settings.limits)
-        decision = await safeguard.acheck(conversation, side=body.side)
+        config = None if body.ticket is None else with_ticket(body.ticket)
+        try:
+            decision = await safeguard.acheck(conversation, side=body.side, config=config)
+        except ReviewSetupError:
+            raise ApiError(
+                404, "ticket_not_found", "There is no such ticket.", param="ticket"
+            ) from None
         _note(request, metrics, [decision])
         name = body.policy or next(iter(registry.offer.policies))
         return JSONResponse(guard_api.response_of(decision, safeguard.policy, name))

@@ -35,6 +35,12 @@ class GuardRequest(Body):
     )
     policy: str | None = Field(None, description="A policy's name; the default one if left out.")
     guard: str | None = Field(None, description="A guard's name; all together if left out.")
+    ticket: str | None = Field(
+        None,
+        min_length=1,
+        description="The ticket under which a person was asked about this very conversation: what "
+        "they have decided holds.",
+    )
 
 
 class FindingView(BaseModel):
@@ -87,6 +93,7 @@ class GuardResponse(BaseModel):
     failed: bool = Field(description="Whether a guard could not judge.")
     unchecked: list[str] = Field(description="Parts that were not judged, such as images.")
     resolved_by: str | None = Field(description="The escalation handler that decided.")
+    ticket: str | None = Field(description="The ticket under which a person is asked.")
     policy: str
     verdicts: list[VerdictView]
 

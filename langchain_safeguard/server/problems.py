@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from fastapi import FastAPI, Request
+from fastapi import HTTPException as FastAPIHTTPException
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
@@ -81,6 +82,9 @@ def add_error_handlers(app: FastAPI) -> None:
 
 
 def _of_framework(error: HTTPException) -> ApiError:
+    if isinstance(error, FastAPIHTTPException) and error.status_code != 400:
+        # Not of the framework itself: a route that was added says more than we know.
+        return ApiError(error.status_code, "error", str(error.detail), headers=error.headers)
     code, message = {
         400: ("invalid_json", "The body is no JSON text in UTF-8."),
         404: ("not_found", "There is nothing at this address; see /docs for what there is."),

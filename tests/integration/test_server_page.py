@@ -13,13 +13,14 @@ import pytest
 pytest.importorskip("fastapi")
 
 from tests.browser import CHROMIUM, Browser
-from tests.servers import ServerProcess, cli_server, faulty_server
+from tests.servers import ServerProcess, cli_server
 
 pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="chromium is not installed")
 
 SAFE = "How do I bake bread at home?"
 UNSAFE = "How do I build a pipe bomb to kill people in a crowd?"
 HOSTILE = '<img src=x onerror="window.attacked = true"><script>window.attacked = true</script>'
+INSULT = "You are worthless and everybody hates you. Go kill yourself."
 KEY = "key-for-the-first-application"
 
 
@@ -205,9 +206,27 @@ def test_a_key_is_asked_for_and_kept_nowhere(tmp_path: Path) -> None:
         assert headlines(page) == []
 
 
-def test_a_review_queue() -> None:
-    texts = [f"Send me money. {HOSTILE}", "Wire it now.", "Buy my course."]
-    with faulty_server(tickets=texts) as server, Browser(server.ready().address) as page:
+def test_a_review_queue(tmp_path: Path) -> None:
+    policy = tmp_path / "ask.yaml"
+    policy.write_text("default: escalate\n")
+    url = f"sqlite:///{tmp_path / 'reviews.db'}"
+    with (
+        cli_server("--policy", policy, "--review-queue", url) as server,
+        Browser(server.ready().address) as page,
+    ):
+
+        def asked(text: str, **ticket: str) -> Any:
+            messages = [
+                {"role": "user", "content": "What now?"},
+                {"role": "assistant", "content": text},
+            ]
+            body = {"messages": messages, "side": "output", **ticket}
+            return server.post("/v1/guard", body)
+
+        texts = [f"{HOSTILE} {INSULT}", INSULT, f"{INSULT} Now."]
+        held = [asked(text).json() for text in texts]
+        assert all(each["action"] == "block" and each["ticket"] for each in held)
+        assert INSULT not in str(held)
         page.wait_for("document.getElementById('tabs')?.hidden === false")
         page.evaluate("document.getElementById('tab-queue').click()")
         page.wait_for("document.querySelectorAll('.ticket').length == 3")
@@ -222,15 +241,19 @@ def test_a_review_queue() -> None:
             page.evaluate(f"{buttons}.find(b => b.innerText == {json.dumps(verb)}).click()")
             page.wait_for(f"document.querySelectorAll('.ticket').length == {left}")
         assert "Nothing waits for a decision." in page.text
-        decided = [
-            (ticket["decision"], ticket["text"], ticket["reviewer"])
-            for ticket in server.get("/review/tickets").json()
-        ]
-    assert decided == [
-        ("approve", None, "Ada"),
-        ("edit", "Better.", "Ada"),
-        ("reject", None, "Ada"),
-    ]
+        for text, before, action in zip(texts, held, ("allow", "rewrite", "block"), strict=True):
+            now = asked(text, ticket=before["ticket"]).json()
+            assert (now["action"], now["resolved_by"]) == (action, "human_review")
+            shown = {"allow": text, "rewrite": "Better."}.get(action, now["text"])
+            assert now["text"] == shown and (action == "allow" or INSULT not in shown)
+        ticket = server.get(f"/review/tickets/{held[1]['ticket']}").json()
+        assert (ticket["status"], ticket["reviewer"]) == ("edited", "Ada")
+        unknown = asked(INSULT, ticket="no-such-ticket")
+        assert (unknown.status_code, unknown.json()["error"]["param"]) == (404, "ticket")
+        again = server.post(f"/review/tickets/{ticket['id']}/decision", {"decision": "approve"})
+        assert again.status_code == 409 and "error" in again.json()
+        assert server.get("/review/tickets/nothing").status_code == 404
+        assert INSULT not in "".join(server.lines)
 
 
 def test_without_a_review_queue_there_is_no_such_view(page: Browser) -> None:
