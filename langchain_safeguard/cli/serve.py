@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import ipaddress
 import os
 from typing import TYPE_CHECKING, Any
 
@@ -70,6 +69,7 @@ def run(arguments: argparse.Namespace) -> int:
     """Serve until a signal comes."""
     # Imported late: they need an extra, and take a while.
     from langchain_safeguard.server import Limits, Settings, create_app
+    from langchain_safeguard.server.auth import is_loopback
     from langchain_safeguard.server.logs import configure_logging
     from langchain_safeguard.server.process import run as serve
     from langchain_safeguard.server.settings import read_api_keys
@@ -79,7 +79,7 @@ def run(arguments: argparse.Namespace) -> int:
     keys = read_api_keys(arguments.api_key_file, os.environ)
     if arguments.no_auth and keys:
         raise ConfigurationError("--no-auth, but there are API keys; drop one or the other")
-    if not keys and not arguments.no_auth and not _is_loopback(arguments.host):
+    if not keys and not arguments.no_auth and not is_loopback(arguments.host):
         raise ConfigurationError(
             f"--host {arguments.host} lets other machines in, and there are no API keys: give "
             "--api-key-file FILE, or set LANGCHAIN_SAFEGUARD_API_KEYS, or say --no-auth if "
@@ -91,6 +91,7 @@ def run(arguments: argparse.Namespace) -> int:
         policies=arguments.policy or (),
         api_keys=keys,
         limits=limits,
+        local_only=not keys and not arguments.no_auth,
     )
     handlers, routers = _review(arguments.review_queue)
     app = create_app(settings, handlers=handlers, routers=routers)
@@ -113,12 +114,3 @@ def _review(url: str | None) -> tuple[list[HumanReview], list[APIRouter]]:
     router = APIRouter(prefix="/review")
     router.include_router(review_router(queue))
     return [HumanReview(queue)], [router]
-
-
-def _is_loopback(host: str) -> bool:
-    if host == "localhost":
-        return True
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return False

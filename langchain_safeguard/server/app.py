@@ -19,7 +19,7 @@ from langchain_safeguard.escalation.base import Handler
 from langchain_safeguard.review.ticket import with_ticket
 from langchain_safeguard.server import examples, guard_api, openai_api
 from langchain_safeguard.server.admission import Admission
-from langchain_safeguard.server.auth import ApiKeys
+from langchain_safeguard.server.auth import ApiKeys, LocalNames
 from langchain_safeguard.server.metrics import Metrics
 from langchain_safeguard.server.observing import FACTS, Observing
 from langchain_safeguard.server.page import choices_router, page_router
@@ -85,6 +85,8 @@ def create_app(
     # The last one added is the first that a request meets.
     app.add_middleware(Admission, limits=settings.limits, metrics=metrics)
     app.add_middleware(ApiKeys, keys=settings.api_keys, open_paths=OPEN_PATHS)
+    if settings.local_only:
+        app.add_middleware(LocalNames)
     app.add_middleware(Observing, metrics=metrics)
     return app
 
@@ -126,6 +128,7 @@ def _checks(registry: Registry, settings: Settings, metrics: Metrics) -> APIRout
         """Judge the last part of a conversation, and tell what became of it and why."""
         safeguard = registry.choose(body.guard, body.policy, body.side)
         conversation = guard_api.conversation_of(body, settings.limits)
+        name = body.policy or next(iter(registry.offer.policies))
         config = None if body.ticket is None else with_ticket(body.ticket)
         try:
             decision = await safeguard.acheck(conversation, side=body.side, config=config)
@@ -134,7 +137,6 @@ def _checks(registry: Registry, settings: Settings, metrics: Metrics) -> APIRout
                 404, "ticket_not_found", "There is no such ticket.", param="ticket"
             ) from None
         _note(request, metrics, [decision])
-        name = body.policy or next(iter(registry.offer.policies))
         return JSONResponse(guard_api.response_of(decision, safeguard.policy, name))
 
     return router

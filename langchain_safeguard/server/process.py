@@ -59,7 +59,8 @@ class _Server(uvicorn.Server):
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         await super().startup(sockets)
         address, port = (sockets or [])[0].getsockname()[:2]
-        log("listening", address=address, port=port)
+        name = f"[{address}]" if ":" in address else address
+        log("listening", url=f"http://{name}:{port}", port=port)
         if hasattr(signal, "SIGHUP"):
             loop = asyncio.get_running_loop()
             loop.add_signal_handler(

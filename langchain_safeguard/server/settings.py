@@ -77,6 +77,9 @@ class Settings:
         api_keys: Clients send one of these as `Authorization: Bearer KEY`; nothing means that
             whoever reaches the server may use it.
         limits: How much is let in.
+        local_only: Whether only requests are answered that call the server `localhost`, or by a
+            loopback address: for servers without keys, so that no web page can reach them through
+            a browser on the same machine.
 
     Raises:
         ConfigurationError: A value is wrong.
@@ -86,6 +89,7 @@ class Settings:
     policies: Sequence[str] = ()
     api_keys: Sequence[str] = field(default=(), repr=False)
     limits: Limits = field(default_factory=Limits)
+    local_only: bool = False
 
     def __post_init__(self) -> None:
         """Check what can be checked before a guard is loaded."""

@@ -68,6 +68,13 @@ def server(policies: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator
             assert json.dumps(secret)[1:-1] not in written
 
 
+@pytest.fixture(scope="module")
+def own() -> Iterator[ServerProcess]:
+    """One for this machine only, without keys."""
+    with cli_server() as process:
+        yield process
+
+
 @pytest.fixture(params=["sync", "async"])
 def moderate(server: ServerProcess, request: pytest.FixtureRequest) -> Moderate:
     """The official client's `moderations.create`."""
@@ -270,6 +277,18 @@ class TestKeys:
         assert server.get("/metrics").status_code == 401
 
 
+def test_a_server_without_keys_answers_to_its_own_names_only(own: ServerProcess) -> None:
+    def status(host: str) -> int:
+        return own.get("/healthz", headers={"host": host}).status_code
+
+    for host in ("localhost", "LOCALHOST:8000", "127.0.0.1:8000", "127.0.0.1", "[::1]:8000"):
+        assert status(host) == 200
+    for host in ("evil.example", "evil.example:8000", "localhost.evil.example", "[::2]", ""):
+        assert status(host) == 403
+    rebound = own.post("/v1/guard", {"messages": []}, headers={"host": "evil.example"})
+    assert rebound.json()["error"]["code"] == "foreign_host"
+
+
 def test_metrics(server: ServerProcess) -> None:
     def figures() -> dict[str, float]:
         lines = server.get("/metrics", headers=AUTHORIZED).text.splitlines()
@@ -431,7 +450,18 @@ class TestWrongUse:
 
     def test_no_auth_lets_other_machines_in(self) -> None:
         with cli_server("--host", "0.0.0.0", "--no-auth") as server:
-            assert server.get("/healthz").status_code == 200
+            response = server.get("/healthz", headers={"host": "guards.example"})
+            assert response.status_code == 200
+
+    def test_a_missing_package(self) -> None:
+        code = (
+            "import sys; sys.modules['fastapi'] = None\n"
+            "from langchain_safeguard.cli import main; sys.exit(main(['serve']))"
+        )
+        done = subprocess.run(
+            [sys.executable, "-c", code], capture_output=True, text=True, check=False, cwd=ROOT
+        )
+        assert done.returncode == 1 and "langchain-safeguard[server]" in done.stderr
 
     @pytest.mark.parametrize(
         "wrong",
