@@ -89,11 +89,11 @@ class CausalEngine(Engine[Prompt, Completion]):
         self._stage(self._begin(question))
 
     def counts(self) -> dict[str, int]:
-        """Return how many tokens it was asked, and how many of these it had read before."""
+        """Return how many tokens it was asked, and how many it had to compute for that."""
         tree = self.next_token
         if not isinstance(tree, TreeNextToken):
             return {}
-        return {"tokens": tree.asked, "cached_tokens": tree.asked - tree.computed}
+        return {"tokens": tree.asked, "computed_tokens": tree.computed}
 
     def run(self, questions: Sequence[Prompt]) -> list[Completion]:
         """Answer all prompts: one pass, and one more for each token that has to be written."""

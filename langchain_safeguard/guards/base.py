@@ -176,7 +176,7 @@ class ModelGuard(Guard, Generic[Question, Answer]):
         """Return how many questions were asked so far, and in how many batches.
 
         Of a language model that keeps what it has read also the `tokens` it was asked, and the
-        `cached_tokens` among them that it did not have to compute.
+        `computed_tokens` that it had not read before.
         """
         queue = self.engine.queue
         return {"checks": queue.items, "passes": queue.passes, **self.engine.counts()}

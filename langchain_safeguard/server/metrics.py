@@ -130,9 +130,10 @@ class _Queues(Collector):
             "Tokens of the prompts that a language model was asked.",
             labels=("guard",),
         )
-        cached = CounterMetricFamily(
-            "safeguard_guard_cached_tokens",
-            "Those of them that were not computed, because it had read them before.",
+        # Two counters that only grow; the rest of the first is what came from the cache.
+        computed = CounterMetricFamily(
+            "safeguard_guard_computed_tokens",
+            "Tokens that it had to compute for that: the others it had read before.",
             labels=("guard",),
         )
         for guard in self._guards:
@@ -140,5 +141,5 @@ class _Queues(Collector):
             batches.add_metric(label, count_value=stats["passes"], sum_value=stats["checks"])
             if "tokens" in stats:
                 asked.add_metric(label, stats["tokens"])
-                cached.add_metric(label, stats["cached_tokens"])
-        return (batches, asked, cached)
+                computed.add_metric(label, stats["computed_tokens"])
+        return (batches, asked, computed)
