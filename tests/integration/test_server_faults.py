@@ -266,12 +266,13 @@ class TestSlowClients:
         )
 
 
-class TestTooMuchWork:
-    @pytest.fixture(scope="class")
-    def busy(self) -> Iterator[ServerProcess]:
-        with faulty_server(delay=1.0, limits={**LIMITS, "requests": 2}) as process:
-            yield process.ready()
+@pytest.fixture(scope="module")
+def busy() -> Iterator[ServerProcess]:
+    with faulty_server(delay=1.0, limits={**LIMITS, "requests": 2}) as process:
+        yield process.ready()
 
+
+class TestTooMuchWork:
     def test_it_is_turned_away(self, busy: ServerProcess) -> None:
         with ThreadPoolExecutor(8) as pool:
             bodies = [{"input": "a bomb"}] * 8
