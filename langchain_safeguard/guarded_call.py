@@ -14,6 +14,7 @@ from langchain_core.runnables import Runnable, RunnableConfig
 from langchain_safeguard.conversation import Conversation
 from langchain_safeguard.decision import Decision
 from langchain_safeguard.errors import ContentBlockedError
+from langchain_safeguard.graph_task import resumed
 from langchain_safeguard.guarded_stream import OnBlock, aguarded_stream, guarded_stream
 from langchain_safeguard.hushed import aquietly, hushed, muted, quiet, quietly
 from langchain_safeguard.parallel import InputStoppedError, aboth, agated, both, gated
@@ -26,6 +27,7 @@ from langchain_safeguard.refusal import (
     with_text,
 )
 from langchain_safeguard.safeguard import Safeguard
+from langchain_safeguard.waiting import LOST_MESSAGE, Found
 
 Messages = Sequence[BaseMessage]
 
@@ -49,13 +51,22 @@ class _Call:
 
 
 @dataclass(frozen=True, slots=True)
+class _Recall:
+    """Look for an answer that waited for a person; the result is what was found."""
+
+    prompt: Conversation
+
+
+@dataclass(frozen=True, slots=True)
 class _Judge:
     """Check the answer; the result is the decision."""
 
     conversation: Conversation
+    answer: AIMessage
 
 
-_Plan = Generator[_Ask | _Call | _Judge, Any, AIMessage]
+_Step = _Ask | _Recall | _Call | _Judge
+_Plan = Generator[_Step, Any, AIMessage]
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,27 +138,35 @@ class GuardedCall:
                 async for chunk in answer:
                     yield chunk
 
-    def _perform(self, step: _Ask | _Call | _Judge) -> Any:
+    def _perform(self, step: _Step) -> Any:
         match step:
-            case _Ask(conversation, asked) if self.parallel:
+            case _Ask(conversation, asked) if self._at_once:
                 return both(partial(self._check, conversation), partial(self._answer, asked))
             case _Ask(conversation):
                 return self._check(conversation), None
             case _Call(asked):
                 return self._answer(asked)
-            case _Judge(conversation):
-                return self.safeguard.check(conversation, side="output", config=self.config)
+            case _Recall(prompt):
+                return self.safeguard.recall(prompt.answered(""), side="output", config=self.config)
+            case _Judge(conversation, answer):
+                options: Any = {"config": self.config, "keep": answer}
+                return self.safeguard.check(conversation, side="output", **options)
 
-    async def _aperform(self, step: _Ask | _Call | _Judge) -> Any:
+    async def _aperform(self, step: _Step) -> Any:
         match step:
-            case _Ask(conversation, asked) if self.parallel:
+            case _Ask(conversation, asked) if self._at_once:
                 return await aboth(self._acheck(conversation), self._aanswer(asked))
             case _Ask(conversation):
                 return await self._acheck(conversation), None
             case _Call(asked):
                 return await self._aanswer(asked)
-            case _Judge(conversation):
-                return await self.safeguard.acheck(conversation, side="output", config=self.config)
+            case _Recall(prompt):
+                return await self.safeguard.arecall(
+                    prompt.answered(""), side="output", config=self.config
+                )
+            case _Judge(conversation, answer):
+                options: Any = {"config": self.config, "keep": answer}
+                return await self.safeguard.acheck(conversation, side="output", **options)
 
     def _plan(self, messages: Messages) -> _Plan:
         prompt = Conversation.of(messages)
@@ -159,11 +178,24 @@ class GuardedCall:
             if not decision.passes:
                 messages, answer = rewritten_input(messages, decision), None
                 prompt = Conversation.of(messages)
+        if not self.check_output:
+            return answer if answer is not None else (yield _Call(messages))
+        found = None if answer is not None else (yield _Recall(prompt))
+        if found is not None:
+            return (yield from self._found(prompt, found))
         if answer is None:
             answer = yield _Call(messages)
-        if not self.check_output:
-            return answer
-        decision = yield _Judge(prompt.answered(answer))
+        return (yield from self._judged(prompt, answer))
+
+    def _found(self, prompt: Conversation, found: Found) -> _Plan:
+        """Decide about an answer that waited for a person."""
+        if found.held is None:
+            return self._refusal(found.loss(LOST_MESSAGE), None)
+        # Whoever gets it may write into it, and the step may begin anew once more.
+        return (yield from self._judged(prompt, _whole(found.held.value)))
+
+    def _judged(self, prompt: Conversation, answer: AIMessage) -> _Plan:
+        decision = yield _Judge(prompt.answered(answer), answer)
         if decision.blocked:
             return self._refusal(decision, answer)
         return recorded(answer, decision) if decision.passes else with_text(answer, decision)
@@ -201,10 +233,14 @@ class GuardedCall:
 
     def _streamed(self, messages: Messages, *, asked: bool) -> Generator[AIMessageChunk]:
         prompt, config = Conversation.of(messages), hushed(self.config)
-        if not (asked or self.parallel):
+        if not (asked or self._at_once):
             _stop_unless_passed(self._check(prompt))
+        found = self._perform(_Recall(prompt)) if self.check_output else None
+        if found is not None:
+            yield _as_chunk(drive(self._found(prompt, found), self._perform))
+            return
         chunks = quietly(muted(self.model).stream(messages, config, **self.options), config)
-        if self.parallel and not asked:
+        if self._at_once and not asked:
             chunks = gated(chunks, partial(self._check, prompt))
         if self.check_output:
             chunks = guarded_stream(chunks, prompt, self.safeguard, **self._window)
@@ -216,16 +252,25 @@ class GuardedCall:
         self, messages: Messages, *, asked: bool
     ) -> AsyncGenerator[AIMessageChunk]:
         prompt, config = Conversation.of(messages), hushed(self.config)
-        if not (asked or self.parallel):
+        if not (asked or self._at_once):
             _stop_unless_passed(await self._acheck(prompt))
+        found = await self._aperform(_Recall(prompt)) if self.check_output else None
+        if found is not None:
+            yield _as_chunk(await adrive(self._found(prompt, found), self._aperform))
+            return
         chunks = aquietly(muted(self.model).astream(messages, config, **self.options), config)
-        if self.parallel and not asked:
+        if self._at_once and not asked:
             chunks = agated(chunks, self._acheck(prompt))
         if self.check_output:
             chunks = aguarded_stream(chunks, prompt, self.safeguard, **self._window)
         async with aclosing(chunks):
             async for chunk in chunks:
                 yield _as_chunk(_own(chunk))
+
+    @property
+    def _at_once(self) -> bool:
+        """Whether the model works already: not while its answer may wait from an earlier run."""
+        return self.parallel and not resumed(self.config)
 
     @property
     def _window(self) -> dict[str, Any]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from copy import copy
 from itertools import repeat
 from pathlib import Path
@@ -16,7 +16,6 @@ from langchain_core.runnables import RunnableConfig
 
 from langchain_safeguard.assembly import guards_of, handlers_of, policy_of
 from langchain_safeguard.audit import AuditSink, audit_record, log_record
-from langchain_safeguard.calling import acall_handler, call_handler
 from langchain_safeguard.conversation import Conversation
 from langchain_safeguard.decision import Decision, decide
 from langchain_safeguard.errors import ConfigurationError
@@ -24,11 +23,12 @@ from langchain_safeguard.escalation.base import Handler
 from langchain_safeguard.flow import Apply, Flow, Judge, Record, decision_flow
 from langchain_safeguard.guard_caller import GuardCaller
 from langchain_safeguard.guards.base import Guard
-from langchain_safeguard.hushed import hushed, quiet
+from langchain_safeguard.held import HeldResults, HeldStore
 from langchain_safeguard.plans import adrive, drive
 from langchain_safeguard.policy import Policy
 from langchain_safeguard.taxonomy import Side, side_of
 from langchain_safeguard.verdict import Verdict
+from langchain_safeguard.waiting import Asking, Found, Interrupted, Waiting
 
 EVENT = "safeguard_decision"
 """The name of the LangChain custom event that carries each record."""
@@ -52,6 +52,8 @@ class Safeguard:
         attempts: How often a guard is asked when it fails for a transient reason.
         max_characters: A longer text is not judged, so that one request cannot keep the guard busy
             for minutes: its verdict is a failed one, and the policy's `on_failure` decides.
+        held: Where answers and results wait while a handler asks a person by interrupting a
+            LangGraph run: in this process (`HeldResults`), or in a database (`HeldDatabase`).
 
     Raises:
         ConfigurationError: A value is wrong, or the policy has a rule for a category that none of
@@ -76,6 +78,7 @@ class Safeguard:
         timeout: float | None = 60.0,
         attempts: int = 3,
         max_characters: int = 250_000,
+        held: HeldStore | None = None,
     ) -> None:
         """Load the guards and check the policy against what they can report."""
         if timeout is not None and not timeout > 0:
@@ -84,6 +87,10 @@ class Safeguard:
             raise ConfigurationError(f"attempts={attempts!r}; allowed: 1, 2, ...")
         if max_characters < 1:
             raise ConfigurationError(f"max_characters={max_characters!r}; allowed: 1, 2, ...")
+        if held is not None and (isinstance(held, type) or not isinstance(held, HeldStore)):
+            raise ConfigurationError(
+                f"held={held!r}; allowed: HeldResults(), HeldDatabase(url), or your own store"
+            )
         self.guards = guards_of(guard)
         self.handlers = handlers_of(handlers)
         self.policy = policy_of(policy, self.guards, self.handlers)
@@ -93,6 +100,7 @@ class Safeguard:
         ]
         self._audit = audit
         self._audit_text = audit_text
+        self._waiting = Waiting.of(held or HeldResults(), self.guards, self.policy)
 
     def variant(self, policy: Any = None, *, recorded: bool = True) -> Safeguard:
         """Return one with the same guards, but another policy, or one that records nothing."""
@@ -100,6 +108,18 @@ class Safeguard:
         if policy is not None:
             other.policy = policy_of(policy, self.guards, self.handlers)
         other._audit = self._audit if recorded else None
+        return other
+
+    def asking_as(self, name: str, interrupted: Interrupted | None = None) -> Safeguard:
+        """Return the same for one of several places at which it judges.
+
+        Args:
+            name: What tells its questions to people from those of other places.
+            interrupted: Takes the interrupt of a handler that asks a person; the decision is then
+                `escalate`. If left out, the interrupt is raised.
+        """
+        other = copy(self)
+        other._waiting = self._waiting.named(name, interrupted)
         return other
 
     def require(self, side: Side) -> None:
@@ -120,6 +140,7 @@ class Safeguard:
         side: Side = "input",
         config: RunnableConfig | None = None,
         verdicts: Sequence[Verdict] | None = None,
+        keep: Any = None,
     ) -> Decision:
         """Decide about one text.
 
@@ -130,12 +151,18 @@ class Safeguard:
                 context of what comes before it), what goes into a tool or comes out of one.
             config: A run's config; the record goes to its callbacks as a custom event.
             verdicts: The guards' verdicts on this text where they are known already, from `draft`.
+            keep: What to hold while a person is asked, so that `recall` finds it when an
+                interrupted LangGraph run goes on.
 
         Raises:
             UnreadableInputError: `value` cannot be read, or does not end with a turn of that side.
             ConfigurationError: `side` is unknown.
         """
-        return self._drive(self._flow(_readable(value, side), side, verdicts), config)
+        conversation = _readable(value, side)
+        asking = self._asking(conversation, side, config, keep)
+        if verdicts is None:
+            verdicts = asking.known()
+        return self._drive(self._flow(conversation, side, verdicts), config, asking)
 
     async def acheck(
         self,
@@ -144,9 +171,55 @@ class Safeguard:
         side: Side = "input",
         config: RunnableConfig | None = None,
         verdicts: Sequence[Verdict] | None = None,
+        keep: Any = None,
     ) -> Decision:
         """Decide about one text without blocking the event loop; see `check`."""
-        return await self._adrive(self._flow(_readable(value, side), side, verdicts), config)
+        conversation = _readable(value, side)
+        asking = self._asking(conversation, side, config, keep)
+        if verdicts is None and self.handlers:
+            verdicts = await asyncio.to_thread(asking.known)
+        return await self._adrive(self._flow(conversation, side, verdicts), config, asking)
+
+    def recall(
+        self,
+        value: object,
+        *,
+        side: Side,
+        config: RunnableConfig | None = None,
+        ahead: bool = False,
+    ) -> Found | None:
+        """Find what `check` held when a person was asked about it, and the run was interrupted.
+
+        Args:
+            value: What led to it, and anything in its place.
+            side: The side on which it was judged.
+            config: The run's config.
+            ahead: Whether a step that is not run again may have asked something else before.
+
+        Returns:
+            It, or that it is gone; `None` if nothing was held.
+        """
+        fetch = self._sought(value, side, config, ahead)
+        return None if fetch is None else fetch()
+
+    async def arecall(
+        self,
+        value: object,
+        *,
+        side: Side,
+        config: RunnableConfig | None = None,
+        ahead: bool = False,
+    ) -> Found | None:
+        """Find what was held without blocking the event loop; see `recall`."""
+        fetch = self._sought(value, side, config, ahead)
+        return None if fetch is None else await asyncio.to_thread(fetch)
+
+    def _sought(
+        self, value: object, side: Side, config: RunnableConfig | None, ahead: bool
+    ) -> Callable[[], Found] | None:
+        if not self.handlers:
+            return None
+        return self._waiting.sought(Conversation.of(value, side), side, config, ahead=ahead)
 
     def draft(self, value: object, *, side: Side = "output") -> Decision:
         """Decide about a growing text, only that; `check` with the `verdicts` then acts on it."""
@@ -169,8 +242,11 @@ class Safeguard:
         """Decide about several texts in one pass of each guard; see `check`."""
         conversations = [_readable(value, side) for value in values]
         verdicts = self._judge(conversations, side)
-        flows = map(self._flow, conversations, [side] * len(values), verdicts)
-        return [*map(self._drive, flows, configs or repeat(None))]
+        each = zip(conversations, verdicts, configs or repeat(None), strict=False)
+        return [
+            self._drive(self._flow(turns, side, seen), config, self._asking(turns, side, config))
+            for turns, seen, config in each
+        ]
 
     async def abatch(
         self,
@@ -182,28 +258,46 @@ class Safeguard:
         """Decide about several texts in one pass of each guard; see `check`."""
         conversations = [_readable(value, side) for value in values]
         verdicts = await self._ajudge(conversations, side)
-        flows = map(self._flow, conversations, [side] * len(values), verdicts)
-        return await asyncio.gather(*map(self._adrive, flows, configs or repeat(None)))
+        each = zip(conversations, verdicts, configs or repeat(None), strict=False)
+        return await asyncio.gather(
+            *(
+                self._adrive(
+                    self._flow(turns, side, seen), config, self._asking(turns, side, config)
+                )
+                for turns, seen, config in each
+            )
+        )
 
     def _flow(
         self, conversation: Conversation, side: Side, verdicts: Sequence[Verdict] | None = None
     ) -> Flow:
         return decision_flow(self.policy, self.handlers, conversation, side, verdicts)
 
-    def _drive(self, flow: Flow, config: RunnableConfig | None) -> Decision:
-        return drive(flow, lambda step: self._perform(step, config))
+    def _asking(
+        self, turns: Conversation, side: Side, config: RunnableConfig | None, keep: Any = None
+    ) -> Asking:
+        return Asking(self._waiting, turns, side, config, keep)
 
-    async def _adrive(self, flow: Flow, config: RunnableConfig | None) -> Decision:
-        return await adrive(flow, lambda step: self._aperform(step, config))
+    def _drive(self, flow: Flow, config: RunnableConfig | None, asking: Asking) -> Decision:
+        decision = drive(flow, lambda step: self._perform(step, config, asking))
+        if self.handlers:
+            asking.close(decision)
+        return decision
 
-    def _perform(self, step: Judge | Apply | Record, config: RunnableConfig | None) -> Any:
+    async def _adrive(self, flow: Flow, config: RunnableConfig | None, asking: Asking) -> Decision:
+        decision = await adrive(flow, lambda step: self._aperform(step, config, asking))
+        if self.handlers:
+            await asyncio.to_thread(asking.close, decision)
+        return decision
+
+    def _perform(
+        self, step: Judge | Apply | Record, config: RunnableConfig | None, asking: Asking
+    ) -> Any:
         match step:
             case Judge(conversation, side):
                 return self._judge([conversation], side)[0]
             case Apply(function, argument):
-                # Handlers and rewriters read the unsafe text: nobody watches them do it.
-                with quiet(hushed(config)):
-                    return call_handler(function, argument, hushed(config))
+                return asking.call(function, argument)
             case Record():
                 self._write(step)
                 if config is not None and config.get("callbacks"):
@@ -211,13 +305,14 @@ class Safeguard:
                     with contextlib.suppress(RuntimeError):
                         dispatch_custom_event(EVENT, _event(step), config=config)
 
-    async def _aperform(self, step: Judge | Apply | Record, config: RunnableConfig | None) -> Any:
+    async def _aperform(
+        self, step: Judge | Apply | Record, config: RunnableConfig | None, asking: Asking
+    ) -> Any:
         match step:
             case Judge(conversation, side):
                 return (await self._ajudge([conversation], side))[0]
             case Apply(function, argument):
-                with quiet(hushed(config)):
-                    return await acall_handler(function, argument, hushed(config))
+                return await asking.acall(function, argument)
             case Record():
                 await asyncio.to_thread(self._write, step)
                 if config is not None and config.get("callbacks"):

@@ -17,6 +17,7 @@ from langchain_safeguard.conversation import Conversation, Turn
 from langchain_safeguard.decision import Decision
 from langchain_safeguard.errors import ContentBlockedError
 from langchain_safeguard.excision import PartRewriter
+from langchain_safeguard.held import Outcome
 from langchain_safeguard.plans import adrive, drive
 from langchain_safeguard.policy import DEFAULT_MESSAGE, Action
 from langchain_safeguard.readable import Readable
@@ -35,9 +36,19 @@ class Ask:
     safeguard: Safeguard
     conversation: Conversation
     side: Side
+    keep: Outcome | None = None
 
 
-Plan = Generator[Ask, Decision, T]
+@dataclass(frozen=True, slots=True)
+class Recall:
+    """Something that may have waited for a person; the result is `Found`, or `None`."""
+
+    safeguard: Safeguard
+    conversation: Conversation
+    ahead: bool
+
+
+Plan = Generator[Ask | Recall, Any, T]
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,6 +124,7 @@ class ToolGate:
         output: Whether results are.
         on_block: Whether a block is told to the model or raises.
         ledger: What was judged of this call already.
+        place: What tells this gate from another one around the same tool.
     """
 
     safeguard: Safeguard
@@ -120,13 +132,14 @@ class ToolGate:
     output: bool = True
     on_block: OnBlock = "refuse"
     ledger: Ledger = field(default_factory=Ledger)
+    place: str = "tool"
 
     def admit(self, call: Call) -> Plan[Call | Replacement]:
         """Check the arguments: the call to make comes back, or what to return in place of it."""
         value = call.readable
         if not self.input or value.empty or self.ledger.knows("tool_input", value):
             return call
-        rewriter = PartRewriter(self.safeguard, "tool_input", value, call.header)
+        rewriter = PartRewriter(self._asking(call), "tool_input", value, call.header)
         turn = Turn("assistant", call.header + value.text, value.unchecked)
         conversation = Conversation((*call.context, turn))
         decision = yield Ask(rewriter.safeguard, conversation, "tool_input")
@@ -143,14 +156,41 @@ class ToolGate:
             return call
         return self._refused(call, decision, f"The tool {call.name!r} was not called: its input")
 
+    def waited(self, call: Call) -> Plan[Outcome | Replacement | None]:
+        """Find what came of this call before a person was asked about it; it is not made again.
+
+        Returns:
+            It; what is told if it is gone; `None` if the call was not made.
+        """
+        if not self.output:
+            return None
+        conversation = _returned(call, Readable.of(""))
+        # Without an id, a call later on may be just the same.
+        found = yield Recall(self._asking(call), conversation, ahead=call.id is not None)
+        if found is None:
+            return None
+        if found.held is not None:
+            outcome: Outcome = found.held.value
+            return outcome
+        what = (
+            f"The tool {call.name!r} was called, but its result was lost while it was held for "
+            "review. It was not called again."
+        )
+        decision = found.loss(what)
+        if self.on_block == "raise":
+            raise ContentBlockedError(decision)
+        told = _told(call, decision, what, "error")
+        self.ledger.add("tool_output", Readable.of(told))
+        return Replacement(told)
+
     def settle(self, call: Call, result: Any) -> Plan[Any]:
         """Check a result: it comes back, or what is put in place of it."""
         value = Readable.of(result)
         if not self.output or value.empty or self.ledger.knows("tool_output", value):
             return result
-        rewriter = PartRewriter(self.safeguard, "tool_output", value)
+        rewriter = PartRewriter(self._asking(call), "tool_output", value)
         conversation = _returned(call, value)
-        decision = yield Ask(rewriter.safeguard, conversation, "tool_output")
+        decision = yield Ask(rewriter.safeguard, conversation, "tool_output", Outcome(result))
         if decision.passes:
             self.ledger.add("tool_output", value)
             return recorded(result, decision) if isinstance(result, ToolMessage) else result
@@ -176,7 +216,8 @@ class ToolGate:
         value = Readable.of([*_words(error)])
         if not self.output or value.empty or self.ledger.knows("tool_output", value):
             return None
-        decision = yield Ask(self.safeguard, _returned(call, value), "tool_output")
+        keep = Outcome(failure=error)
+        decision = yield Ask(self._asking(call), _returned(call, value), "tool_output", keep)
         if decision.passes:
             self.ledger.add("tool_output", value)
             return None
@@ -190,6 +231,9 @@ class ToolGate:
         return self._refused(
             call, decision, f"The tool {call.name!r} failed. Its error was withheld: it"
         )
+
+    def _asking(self, call: Call) -> Safeguard:
+        return self.safeguard.asking_as(f"{self.place}:{call.id}")
 
     def _refused(self, call: Call, decision: Decision, what: str) -> Replacement:
         if self.on_block == "raise":
@@ -205,16 +249,30 @@ class ToolGate:
 
 def carry_out(plan: Plan[T], config: RunnableConfig | None) -> T:
     """Run a plan."""
-    return drive(
-        plan, lambda ask: ask.safeguard.check(ask.conversation, side=ask.side, config=config)
-    )
+
+    def perform(step: Ask | Recall) -> Any:
+        options: Any = {"config": config}
+        if isinstance(step, Recall):
+            options["ahead"] = step.ahead
+            return step.safeguard.recall(step.conversation, side="tool_output", **options)
+        options["keep"] = step.keep
+        return step.safeguard.check(step.conversation, side=step.side, **options)
+
+    return drive(plan, perform)
 
 
 async def acarry_out(plan: Plan[T], config: RunnableConfig | None) -> T:
     """Run a plan without blocking the event loop."""
-    return await adrive(
-        plan, lambda ask: ask.safeguard.acheck(ask.conversation, side=ask.side, config=config)
-    )
+
+    async def perform(step: Ask | Recall) -> Any:
+        options: Any = {"config": config}
+        if isinstance(step, Recall):
+            options["ahead"] = step.ahead
+            return await step.safeguard.arecall(step.conversation, side="tool_output", **options)
+        options["keep"] = step.keep
+        return await step.safeguard.acheck(step.conversation, side=step.side, **options)
+
+    return await adrive(plan, perform)
 
 
 def _returned(call: Call, value: Readable) -> Conversation:
