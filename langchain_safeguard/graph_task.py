@@ -14,7 +14,7 @@ from __future__ import annotations
 import hashlib
 import itertools
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, is_dataclass, replace
 from typing import Any
 
@@ -75,9 +75,9 @@ class GraphTask:
             return None
         return cls(config, scratchpad)
 
-    def key(self, decision_id: str) -> str:
-        """Return what is the same for a decision when the task goes on, and nowhere else."""
-        facts = (self._place["thread_id"], self._place.get("checkpoint_ns"), decision_id)
+    def key(self, question: Question) -> str:
+        """Return what is the same for a question when the task goes on, and for no other one."""
+        facts = (self._place["thread_id"], self._place.get("checkpoint_ns"), question)
         return hashlib.sha256(repr(facts).encode("utf-8", "backslashreplace")).hexdigest()
 
     @property
@@ -141,20 +141,20 @@ class GraphTask:
         self._next = min(at + 1, len(answers))
         self._send()
 
-    def _numbers(self, question: Question) -> Any:
-        answers, count = self._scratchpad.resume, self._scratchpad.interrupt_counter
-        at = count()
+    def _numbers(self, question: Question) -> Iterator[int]:
+        answers, at = self._scratchpad.resume, self._next
         if at < len(answers):
-            known = self.question(at)
-            if known is None or known != question:
-                raise EscalationError("the answer at hand is one to another question")
+            ours = self.question(at) == question
         else:
-            if at > len(answers) or self._scratchpad.get_null_resume(False) is not None:
-                raise EscalationError("the answer at hand is one to another question")
+            ours = at == len(answers) and not _unclaimed(self._scratchpad)
+        if not ours:
+            raise EscalationError("the answer at hand is one to another question")
+        if at == len(answers):
             answers.append({_MARK: asdict(question)})
         self._send()
+        self._next = at + 1
         while True:
-            yield count()
+            yield self._scratchpad.interrupt_counter()
 
     def _send(self) -> None:
         self._place[_SEND]([(_RESUME, [*self._scratchpad.resume])])
@@ -169,6 +169,22 @@ class GraphTask:
     @_next.setter
     def _next(self, number: int) -> None:
         self._scratchpad.interrupt_counter._counter = itertools.count(number).__next__
+
+
+def _unclaimed(scratchpad: Any) -> bool:
+    """Tell whether the answer that came without the id of a question is still to be taken.
+
+    `get_null_resume` does not tell: it goes on returning an answer that was taken.
+    """
+    take = scratchpad.get_null_resume
+    if take(False) is None:
+        return False
+    cells = [cell.cell_contents for cell in take.__closure__ or ()]
+    inside = dict(zip(take.__code__.co_freevars, cells, strict=True))
+    own, around = inside.get("null_resume_write"), inside.get("parent_scratchpad")
+    if own is None:
+        return around is None or _unclaimed(around)
+    return any(write is own for write in inside.get("pending_writes", [own]))
 
 
 def digest(conversation: Conversation, side: Side, *, context: bool = False) -> str:

@@ -147,7 +147,9 @@ class GuardedCall:
             case _Call(asked):
                 return self._answer(asked)
             case _Recall(prompt):
-                return self.safeguard.recall(prompt.answered(""), side="output", config=self.config)
+                return self.safeguard.waiting.recall(
+                    prompt.answered(""), side="output", config=self.config
+                )
             case _Judge(conversation, answer):
                 options: Any = {"config": self.config, "keep": answer}
                 return self.safeguard.check(conversation, side="output", **options)
@@ -161,7 +163,7 @@ class GuardedCall:
             case _Call(asked):
                 return await self._aanswer(asked)
             case _Recall(prompt):
-                return await self.safeguard.arecall(
+                return await self.safeguard.waiting.arecall(
                     prompt.answered(""), side="output", config=self.config
                 )
             case _Judge(conversation, answer):

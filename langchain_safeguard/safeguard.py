@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from copy import copy
 from itertools import repeat
 from pathlib import Path
@@ -28,7 +28,7 @@ from langchain_safeguard.plans import adrive, drive
 from langchain_safeguard.policy import Policy
 from langchain_safeguard.taxonomy import Side, side_of
 from langchain_safeguard.verdict import Verdict
-from langchain_safeguard.waiting import Asking, Found, Interrupted, Waiting
+from langchain_safeguard.waiting import Asking, Interrupted, Waiting
 
 EVENT = "safeguard_decision"
 """The name of the LangChain custom event that carries each record."""
@@ -100,7 +100,9 @@ class Safeguard:
         ]
         self._audit = audit
         self._audit_text = audit_text
-        self._waiting = Waiting.of(held or HeldResults(), self.guards, self.policy)
+        self.waiting = Waiting.of(
+            held or HeldResults(), self.guards, self.policy, active=bool(self.handlers)
+        )
 
     def variant(self, policy: Any = None, *, recorded: bool = True) -> Safeguard:
         """Return one with the same guards, but another policy, or one that records nothing."""
@@ -119,7 +121,7 @@ class Safeguard:
                 `escalate`. If left out, the interrupt is raised.
         """
         other = copy(self)
-        other._waiting = self._waiting.named(name, interrupted)
+        other.waiting = self.waiting.named(name, interrupted)
         return other
 
     def require(self, side: Side) -> None:
@@ -151,8 +153,8 @@ class Safeguard:
                 context of what comes before it), what goes into a tool or comes out of one.
             config: A run's config; the record goes to its callbacks as a custom event.
             verdicts: The guards' verdicts on this text where they are known already, from `draft`.
-            keep: What to hold while a person is asked, so that `recall` finds it when an
-                interrupted LangGraph run goes on.
+            keep: What to hold while a person is asked, so that `waiting.recall` finds it
+                when an interrupted LangGraph run goes on.
 
         Raises:
             UnreadableInputError: `value` cannot be read, or does not end with a turn of that side.
@@ -176,50 +178,9 @@ class Safeguard:
         """Decide about one text without blocking the event loop; see `check`."""
         conversation = _readable(value, side)
         asking = self._asking(conversation, side, config, keep)
-        if verdicts is None and self.handlers:
+        if verdicts is None and asking.before is not None:
             verdicts = await asyncio.to_thread(asking.known)
         return await self._adrive(self._flow(conversation, side, verdicts), config, asking)
-
-    def recall(
-        self,
-        value: object,
-        *,
-        side: Side,
-        config: RunnableConfig | None = None,
-        ahead: bool = False,
-    ) -> Found | None:
-        """Find what `check` held when a person was asked about it, and the run was interrupted.
-
-        Args:
-            value: What led to it, and anything in its place.
-            side: The side on which it was judged.
-            config: The run's config.
-            ahead: Whether a step that is not run again may have asked something else before.
-
-        Returns:
-            It, or that it is gone; `None` if nothing was held.
-        """
-        fetch = self._sought(value, side, config, ahead)
-        return None if fetch is None else fetch()
-
-    async def arecall(
-        self,
-        value: object,
-        *,
-        side: Side,
-        config: RunnableConfig | None = None,
-        ahead: bool = False,
-    ) -> Found | None:
-        """Find what was held without blocking the event loop; see `recall`."""
-        fetch = self._sought(value, side, config, ahead)
-        return None if fetch is None else await asyncio.to_thread(fetch)
-
-    def _sought(
-        self, value: object, side: Side, config: RunnableConfig | None, ahead: bool
-    ) -> Callable[[], Found] | None:
-        if not self.handlers:
-            return None
-        return self._waiting.sought(Conversation.of(value, side), side, config, ahead=ahead)
 
     def draft(self, value: object, *, side: Side = "output") -> Decision:
         """Decide about a growing text, only that; `check` with the `verdicts` then acts on it."""
@@ -276,17 +237,16 @@ class Safeguard:
     def _asking(
         self, turns: Conversation, side: Side, config: RunnableConfig | None, keep: Any = None
     ) -> Asking:
-        return Asking(self._waiting, turns, side, config, keep)
+        return Asking(self.waiting, turns, side, config, keep)
 
     def _drive(self, flow: Flow, config: RunnableConfig | None, asking: Asking) -> Decision:
         decision = drive(flow, lambda step: self._perform(step, config, asking))
-        if self.handlers:
-            asking.close(decision)
+        asking.close(decision)
         return decision
 
     async def _adrive(self, flow: Flow, config: RunnableConfig | None, asking: Asking) -> Decision:
         decision = await adrive(flow, lambda step: self._aperform(step, config, asking))
-        if self.handlers:
+        if asking.before is not None:
             await asyncio.to_thread(asking.close, decision)
         return decision
 

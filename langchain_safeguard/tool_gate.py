@@ -254,7 +254,7 @@ def carry_out(plan: Plan[T], config: RunnableConfig | None) -> T:
         options: Any = {"config": config}
         if isinstance(step, Recall):
             options["ahead"] = step.ahead
-            return step.safeguard.recall(step.conversation, side="tool_output", **options)
+            return step.safeguard.waiting.recall(step.conversation, side="tool_output", **options)
         options["keep"] = step.keep
         return step.safeguard.check(step.conversation, side=step.side, **options)
 
@@ -268,7 +268,9 @@ async def acarry_out(plan: Plan[T], config: RunnableConfig | None) -> T:
         options: Any = {"config": config}
         if isinstance(step, Recall):
             options["ahead"] = step.ahead
-            return await step.safeguard.arecall(step.conversation, side="tool_output", **options)
+            return await step.safeguard.waiting.arecall(
+                step.conversation, side="tool_output", **options
+            )
         options["keep"] = step.keep
         return await step.safeguard.acheck(step.conversation, side=step.side, **options)
 

@@ -73,46 +73,74 @@ class Waiting:
     Attributes:
         store: Where things wait.
         owner: What tells this path's questions from others about the same text.
+        active: Whether there are handlers at all.
         interrupted: Takes a handler's interrupt where it may not end the run at once.
     """
 
     store: HeldStore
     owner: str
+    active: bool = True
     interrupted: Interrupted | None = None
 
     @classmethod
-    def of(cls, store: HeldStore, guards: Sequence[Guard], policy: Policy) -> Waiting:
+    def of(
+        cls, store: HeldStore, guards: Sequence[Guard], policy: Policy, *, active: bool
+    ) -> Waiting:
         """Name a path by what judges in it."""
         facts = (policy.fingerprint, [guard.name for guard in guards])
-        return cls(store, hashlib.sha256(repr(facts).encode()).hexdigest()[:16])
+        return cls(store, hashlib.sha256(repr(facts).encode()).hexdigest()[:16], active)
 
     def named(self, name: str, interrupted: Interrupted | None = None) -> Waiting:
         """Return the same for one of several places at which this path judges."""
         return replace(self, owner=f"{name}:{self.owner}", interrupted=interrupted)
 
-    def sought(
-        self, conversation: Conversation, side: Side, config: RunnableConfig | None, *, ahead: bool
-    ) -> Callable[[], Found] | None:
-        """Find out whether something was held here when the run was interrupted.
+    def recall(
+        self,
+        value: object,
+        *,
+        side: Side,
+        config: RunnableConfig | None = None,
+        ahead: bool = False,
+    ) -> Found | None:
+        """Find what was held here when a person was asked, and the run was interrupted.
 
         Args:
-            conversation: One that is the same up to the text in question.
-            side: The side on which that is judged.
+            value: What led to the text in question, and anything in place of that.
+            side: The side on which it was judged.
             config: The run's config.
-            ahead: See `GraphTask.sought`.
+            ahead: Whether a step that is not run again may have asked something else before.
 
         Returns:
-            What gets it from the store; `None` if there was nothing.
+            It, or that it is gone; `None` if nothing was held.
         """
-        task = GraphTask.of(ensure_config(config))
+        fetch = self._sought(value, side, config, ahead)
+        return None if fetch is None else fetch()
+
+    async def arecall(
+        self,
+        value: object,
+        *,
+        side: Side,
+        config: RunnableConfig | None = None,
+        ahead: bool = False,
+    ) -> Found | None:
+        """Find what was held without blocking the event loop; see `recall`."""
+        fetch = self._sought(value, side, config, ahead)
+        return None if fetch is None else await asyncio.to_thread(fetch)
+
+    def _sought(
+        self, value: object, side: Side, config: RunnableConfig | None, ahead: bool
+    ) -> Callable[[], Found] | None:
+        task = GraphTask.of(ensure_config(config)) if self.active else None
         if task is None or not task.resumed:
             return None
-        place = (self.owner, side, digest(conversation, side, context=True))
+        context = digest(Conversation.of(value, side), side, context=True)
+        place = (self.owner, side, context)
         question = task.sought(lambda q: (q.owner, q.side, q.context) == place, ahead=ahead)
         return None if question is None else partial(self._found, task, question)
 
     def _found(self, task: GraphTask, question: Question) -> Found:
-        held = self.store.get(task.key(question.decision_id))
+        held = self.store.get(task.key(question))
         if held is None:
             logger.error("what was held for a person's decision is gone (%s)", question.side)
             task.skip()
@@ -128,6 +156,9 @@ class Asking:
         side: The side that is judged.
         config: The run's config.
         keep: What is to be held while a person decides.
+
+    Attributes:
+        before: What a person was asked about it before the run was interrupted.
     """
 
     def __init__(
@@ -144,14 +175,14 @@ class Asking:
         self._side = side
         self._config = config
         self._keep = keep
-        self._task = GraphTask.of(ensure_config(config))
-        self._before = self._at_hand()
+        self._task = GraphTask.of(ensure_config(config)) if waiting.active else None
+        self.before = self._at_hand()
 
     def known(self) -> tuple[Verdict, ...] | None:
-        """Return what the guards saw when a person was asked about this before."""
-        if self._task is None or self._before is None:
+        """Return what the guards saw then."""
+        if self._task is None or self.before is None:
             return None
-        held = self._waiting.store.get(self._task.key(self._before.decision_id))
+        held = self._waiting.store.get(self._task.key(self.before))
         return None if held is None else held.verdicts
 
     def call(self, function: Any, argument: Any) -> Any:
@@ -181,11 +212,11 @@ class Asking:
 
     def close(self, decision: Decision) -> None:
         """Note that it is decided about, and pass over a question that was not asked again."""
-        if self._task is None or self._before is None or decision.action is Action.ESCALATE:
+        if self._task is None or self.before is None or decision.action is Action.ESCALATE:
             return
         if self._at_hand() is not None:
             self._task.skip()
-        self._waiting.store.settle(self._task.key(self._before.decision_id))
+        self._waiting.store.settle(self._task.key(self.before))
 
     def _inside(self, argument: object) -> RunnableConfig:
         inside = hushed(self._config)
@@ -207,11 +238,13 @@ class Asking:
                 "it interrupts the run, which is not saved: the graph needs a checkpointer, and "
                 "the run a 'thread_id'"
             )
-        held = Held(decision.verdicts, self._keep)
+        question = self._question(decision)
         try:
-            self._waiting.store.hold(self._task.key(decision.decision_id), held)
+            self._waiting.store.hold(
+                self._task.key(question), Held(decision.verdicts, self._keep)
+            )
         except Exception as error:
-            self._task.take_back(self._question(decision))
+            self._task.take_back(question)
             raise EscalationError(
                 f"what it is asked about cannot be held ({type(error).__name__})"
             ) from None

@@ -185,7 +185,7 @@ class SafeguardMiddleware(AgentMiddleware[SafeguardState, Any, Any]):
         if not self._output:
             return handler(request)
         ledger, failure = Ledger(), None
-        found = self._answers.recall(_prompt(request).answered(""), **_RECALL)
+        found = self._answers.waiting.recall(_prompt(request).answered(""), **_RECALL)
         if found is not None:
             response = ModelResponse([self._found(found, ledger)])
         else:
@@ -204,7 +204,7 @@ class SafeguardMiddleware(AgentMiddleware[SafeguardState, Any, Any]):
         if not self._output:
             return await handler(request)
         ledger, failure = Ledger(), None
-        found = await self._answers.arecall(_prompt(request).answered(""), **_RECALL)
+        found = await self._answers.waiting.arecall(_prompt(request).answered(""), **_RECALL)
         if found is not None:
             response = ModelResponse([self._found(found, ledger)])
         else:
