@@ -6,7 +6,7 @@ Plans yield what they want decided, and get the decision sent in: see `langchain
 from __future__ import annotations
 
 import json
-from collections.abc import Collection, Generator, Iterator
+from collections.abc import Collection, Generator
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal, TypeVar
 
@@ -17,7 +17,7 @@ from langchain_safeguard.conversation import Conversation, Turn
 from langchain_safeguard.decision import Decision
 from langchain_safeguard.errors import ContentBlockedError
 from langchain_safeguard.excision import PartRewriter
-from langchain_safeguard.held import Outcome
+from langchain_safeguard.held import Outcome, words_of
 from langchain_safeguard.plans import adrive, drive
 from langchain_safeguard.policy import DEFAULT_MESSAGE, Action
 from langchain_safeguard.readable import Readable
@@ -213,7 +213,7 @@ class ToolGate:
         Raises:
             ContentBlockedError: It may not, and no model waits for a result.
         """
-        value = Readable.of([*_words(error)])
+        value = Readable.of([*words_of(error)])
         if not self.output or value.empty or self.ledger.knows("tool_output", value):
             return None
         keep = Outcome(failure=error)
@@ -333,15 +333,3 @@ def _reason(decision: Decision) -> str:
         parts = ", ".join(dict.fromkeys(decision.unchecked))
         return f"holds what cannot be checked ({parts})"
     return f"was found unsafe ({', '.join(decision.categories) or 'no category'})"
-
-
-def _words(error: BaseException, depth: int = 8) -> Iterator[str]:
-    """Find what an error says, and those that led to it: any of it may end up before the model."""
-    yield str(error)
-    yield from getattr(error, "__notes__", ())
-    led = [error.__cause__, None if error.__suppress_context__ else error.__context__]
-    if isinstance(error, BaseExceptionGroup):
-        led += error.exceptions
-    for other in led:
-        if other is not None and depth:
-            yield from _words(other, depth - 1)

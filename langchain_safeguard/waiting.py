@@ -240,9 +240,7 @@ class Asking:
             )
         question = self._question(decision)
         try:
-            self._waiting.store.hold(
-                self._task.key(question), Held(decision.verdicts, self._keep)
-            )
+            self._waiting.store.hold(self._task.key(question), Held(decision.verdicts, self._keep))
         except Exception as error:
             self._task.take_back(question)
             raise EscalationError(

@@ -1,9 +1,15 @@
-"""People decide by interrupting a run: what they saw is what is released, and nothing runs twice."""
+"""People decide by interrupting a run: what they saw is released, and nothing runs twice."""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+import sqlite3
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from datetime import timedelta
+from pathlib import Path
 from typing import Annotated, Any, TypedDict
 
 import pytest
@@ -14,7 +20,7 @@ from langchain.agents.middleware import (
     ModelFallbackMiddleware,
     ModelRetryMiddleware,
 )
-from langchain_core.messages import AIMessage, AnyMessage, HumanMessage, ToolMessage
+from langchain_core.messages import AIMessage, AIMessageChunk, AnyMessage, HumanMessage, ToolMessage
 from langchain_core.tools import tool
 from langgraph.checkpoint.memory import InMemorySaver
 from langgraph.graph import START, MessagesState, StateGraph
@@ -23,18 +29,28 @@ from langgraph.prebuilt import ToolNode
 from langgraph.types import Command, interrupt
 from pydantic import BaseModel
 
-from langchain_safeguard import Safeguard, guard_model, guard_tool
-from langchain_safeguard.errors import ContentBlockedError
-from langchain_safeguard.escalation import Escalation, Resolution
-from langchain_safeguard.held import Held, HeldResults
+from langchain_safeguard import (
+    ConfigurationError,
+    ContentBlockedError,
+    Conversation,
+    Escalation,
+    HeldDatabase,
+    HeldResults,
+    Resolution,
+    Safeguard,
+    guard_model,
+    guard_tool,
+)
+from langchain_safeguard.held import Held, Outcome, words_of
 from langchain_safeguard.middleware import SafeguardMiddleware, ToolGuardMiddleware
 from langchain_safeguard.testing import assert_no_leak
+from langchain_safeguard.verdict import Span
 from langchain_safeguard.waiting import HELD_MESSAGE, LOST_MESSAGE
 from tests.agents import HI, REFUSAL, SECRET, UNSAFE, WAYS, calling, contents, notebook
 from tests.chat_models import StreamingChatModel, call_chunks, words
 from tests.word_guard import WordGuard
 
-ESCALATE = {"default": {"action": "escalate"}}
+ROOT = Path(__file__).parents[2]
 ASYNC = pytest.mark.parametrize("is_async", [False, True], ids=["sync", "async"])
 
 
@@ -596,8 +612,6 @@ def test_of_several_calls_each_runs_once_and_gets_its_own_decision(
             for at, text in enumerate(texts)
         ]
         chunk: Any = {"tool_call_chunks": [{**call, "type": "tool_call_chunk"} for call in calls]}
-        from langchain_core.messages import AIMessageChunk
-
         return [AIMessageChunk("", **chunk)]
 
     if through == "tool":
@@ -714,3 +728,189 @@ def test_many_threads_at_once_do_not_mix() -> None:
 
     assert asyncio.run(all_of_them()) == [f"The bomb of n{number}." for number in range(12)]
     assert model.tally.calls == 12
+
+
+# --- in a database ---
+
+
+@pytest.fixture
+def database(tmp_path: Path) -> Iterator[HeldDatabase]:
+    store = HeldDatabase(f"sqlite:///{tmp_path / 'held.db'}")
+    yield store
+    store.close()
+
+
+VALUES: dict[str, Any] = {
+    "answer": AIMessage(
+        [{"type": "text", "text": "a bomb"}, {"type": "reasoning", "reasoning": "so"}],
+        id="m1",
+        tool_calls=[{"name": "note", "args": {"text": "x"}, "id": "c1"}],
+        response_metadata={"model_name": "m"},
+        usage_metadata={"input_tokens": 1, "output_tokens": 2, "total_tokens": 3},
+    ),
+    "question": None,
+    "text": "a bomb",
+    "result": Outcome(ToolMessage("a bomb", tool_call_id="c1", artifact={"rows": [1, 2]})),
+    "plain result": Outcome({"rows": [1, "a"], "none": None}),
+    "command": Outcome(Command(update={"messages": [HumanMessage("hi", id="1")]})),
+}
+
+
+@pytest.mark.parametrize("value", VALUES.values(), ids=VALUES)
+def test_what_waits_in_a_database_comes_back_as_it_was(database: Any, value: Any) -> None:
+    verdict = WordGuard().check([Conversation.of("a bomb")], "input")[0]
+    spanned = replace(verdict, spans=(Span(0, 4, 0.5),), unchecked=("image",), explanation="no")
+    held = Held((verdict, spanned), value)
+    database.hold("k", held)
+    assert database.get("k") == held
+    database.hold("k", held)
+    assert database.get("other") is None
+
+
+def test_an_error_comes_back_with_its_words(database: Any) -> None:
+    try:
+        try:
+            raise ValueError("inner")
+        except ValueError as inner:
+            raise KeyError("outer") from inner
+    except KeyError as error:
+        database.hold("k", Held((), Outcome(failure=error)))
+        held = database.get("k")
+        assert [*words_of(held.value.failure)] == [*words_of(error)] == ["'outer'", "inner"]
+
+
+class Own:
+    """Something of the application's own."""
+
+    def __str__(self) -> str:
+        return SECRET
+
+
+@pytest.mark.parametrize("value", [Own(), Outcome(Own()), Outcome({"a": Own()}), Outcome((1, 2))])
+def test_what_would_not_come_back_the_same_is_not_kept(database: Any, value: Any) -> None:
+    with pytest.raises(TypeError) as error:
+        database.hold("k", Held((), value))
+    assert SECRET not in str(error.value)
+    assert database.get("k") is None
+
+
+def test_what_is_decided_about_is_deleted_later(tmp_path: Path) -> None:
+    store = HeldDatabase(f"sqlite:///{tmp_path / 'held.db'}", keep=timedelta(0))
+    for key in "ab":
+        store.hold(key, Held(()))
+    store.settle("a")
+    assert store.get("a") is not None
+    store.hold("c", Held(()))
+    assert [store.get(key) is not None for key in "abc"] == [False, True, True]
+    store.close()
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"url": 7}, "url: a int"),
+        ({"url": "held.db"}, "allowed: an SQLAlchemy URL"),
+        ({"url": "nothing://user:pa55@host"}, "allowed: an SQLAlchemy URL"),
+        ({"url": "sqlite://"}, "HeldResults"),
+        ({"url": "sqlite:///:memory:"}, "HeldResults"),
+        ({"url": "sqlite:///x.db", "keep": 5}, "keep=5"),
+        ({"url": "sqlite:///x.db", "keep": timedelta(-1)}, "keep="),
+    ],
+)
+def test_a_wrong_database_is_named(options: Any, message: str) -> None:
+    with pytest.raises(ConfigurationError, match=message) as error:
+        HeldDatabase(**options)
+    assert "pa55" not in str(error.value)
+
+
+PROCESS = """
+import sqlite3, sys
+from langchain.agents import create_agent
+from langgraph.checkpoint.sqlite import SqliteSaver
+from langgraph.types import Command
+from langchain_safeguard import HeldDatabase
+from langchain_safeguard.middleware import SafeguardMiddleware, ToolGuardMiddleware
+from tests.agents import HI, contents
+from tests.chat_models import StreamingChatModel
+from tests.integration.test_held import logged, people, three_steps, thread
+
+folder, *answers = sys.argv[1:]
+model = StreamingChatModel(script=three_steps(f"{folder}/calls"))
+safeguard = people(held=HeldDatabase(f"sqlite:///{folder}/held.db"))
+around = [SafeguardMiddleware(safeguard=safeguard), ToolGuardMiddleware(safeguard=safeguard)]
+saver = SqliteSaver(sqlite3.connect(f"{folder}/threads.db", check_same_thread=False))
+agent = create_agent(model, [logged(f"{folder}/ran")], middleware=around, checkpointer=saver)
+state = agent.invoke(Command(resume=answers[0]) if answers else HI, thread())
+for each in state.get("__interrupt__", ()):
+    print("asks about", each.value["side"])
+if "__interrupt__" not in state:
+    print(contents(state)[-1])
+"""
+
+
+def logged(path: str) -> Any:
+    """Make a tool that writes down, in a file, that it ran."""
+
+    @tool
+    def note(text: str) -> str:
+        """Write a note."""
+        with open(path, "a") as file:
+            file.write(f"{text}\n")
+        return f"noted a bomb, {text}"
+
+    return note
+
+
+def three_steps(path: str) -> Any:
+    """Script a model that writes down, in a file, that it was called."""
+
+    def script(messages: list[AnyMessage]) -> Any:
+        with open(path, "a") as file:
+            file.write("called\n")
+        return calling("bread", then="The bomb is noted.")(messages)
+
+    return script
+
+
+def test_a_run_goes_on_in_another_process(tmp_path: Path) -> None:
+    pytest.importorskip("langgraph.checkpoint.sqlite")
+    said = []
+    for answer in ([], ["allow"], ["allow"]):
+        command = [sys.executable, "-c", PROCESS, str(tmp_path), *answer]
+        done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT)
+        assert done.returncode == 0, done.stderr
+        said.append(done.stdout.strip())
+    assert said == ["asks about tool_output", "asks about output", "('ai', 'The bomb is noted.')"]
+    assert (tmp_path / "ran").read_text() == "bread\n"
+    assert (tmp_path / "calls").read_text() == "called\n" * 2
+
+
+def test_what_waits_is_not_in_the_checkpoints(tmp_path: Path) -> None:
+    sqlite = pytest.importorskip("langgraph.checkpoint.sqlite")
+    connection = sqlite3.connect(tmp_path / "threads.db", check_same_thread=False)
+    note, written = notebook()
+    built = agent(calling("bomb"), [note], checkpointer=sqlite.SqliteSaver(connection))
+    built.invoke(HI, thread())
+    state = built.get_state(thread())
+    connection.close()
+    saved = b"".join(path.read_bytes() for path in sorted(tmp_path.iterdir()))
+    assert b"output" in saved and asked(state)
+    assert b"bomb" not in saved and not written
+
+
+def test_a_database_that_goes_away_lets_nothing_pass(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    held = HeldDatabase(f"sqlite:///{tmp_path / 'held.db'}")
+    note, written = notebook()
+    around = [ToolGuardMiddleware(safeguard=people(held=held), input=False)]
+    built = agent(calling("hate"), [note], around=around)
+    connection = sqlite3.connect(tmp_path / "held.db")
+    connection.execute("DROP TABLE safeguard_held")
+    connection.commit()
+    connection.close()
+    state = built.invoke(HI, thread())
+    assert "withheld" in contents(state)[-2][1]
+    assert written == ["hate"]
+    assert "hate" not in caplog.text
+    held.close()

@@ -19,7 +19,7 @@ FLOORS = [
     {"taxonomy"},
     {"conversation", "verdict", "holdback", "embedded", "hushed", "readable"},
     {"engines", "rewriters", "stage", "calling", "held", "graph_task"},
-    {"policy", "policy_file"},
+    {"policy", "policy_file", "held_database"},
     {"guards", "decision"},
     {"loading", "audit"},
     {"escalation"},
