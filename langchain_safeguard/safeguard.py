@@ -160,11 +160,7 @@ class Safeguard:
             UnreadableInputError: `value` cannot be read, or does not end with a turn of that side.
             ConfigurationError: `side` is unknown.
         """
-        conversation = _readable(value, side)
-        asking = self._asking(conversation, side, config, keep)
-        if verdicts is None:
-            verdicts = asking.known()
-        return self._drive(self._flow(conversation, side, verdicts), config, asking)
+        return self._decided(_readable(value, side), side, config, verdicts, keep)
 
     async def acheck(
         self,
@@ -176,11 +172,7 @@ class Safeguard:
         keep: Any = None,
     ) -> Decision:
         """Decide about one text without blocking the event loop; see `check`."""
-        conversation = _readable(value, side)
-        asking = self._asking(conversation, side, config, keep)
-        if verdicts is None and asking.before is not None:
-            verdicts = await asyncio.to_thread(asking.known)
-        return await self._adrive(self._flow(conversation, side, verdicts), config, asking)
+        return await self._adecided(_readable(value, side), side, config, verdicts, keep)
 
     def draft(self, value: object, *, side: Side = "output") -> Decision:
         """Decide about a growing text, only that; `check` with the `verdicts` then acts on it."""
@@ -199,15 +191,15 @@ class Safeguard:
         *,
         side: Side = "input",
         configs: Sequence[RunnableConfig] | None = None,
+        keeps: Sequence[Any] | None = None,
     ) -> list[Decision]:
         """Decide about several texts in one pass of each guard; see `check`."""
         conversations = [_readable(value, side) for value in values]
         verdicts = self._judge(conversations, side)
-        each = zip(conversations, verdicts, configs or repeat(None), strict=False)
-        return [
-            self._drive(self._flow(turns, side, seen), config, self._asking(turns, side, config))
-            for turns, seen, config in each
-        ]
+        each = zip(
+            conversations, configs or repeat(None), verdicts, keeps or repeat(None), strict=False
+        )
+        return [self._decided(turns, side, *rest) for turns, *rest in each]
 
     async def abatch(
         self,
@@ -215,36 +207,46 @@ class Safeguard:
         *,
         side: Side = "input",
         configs: Sequence[RunnableConfig] | None = None,
+        keeps: Sequence[Any] | None = None,
     ) -> list[Decision]:
         """Decide about several texts in one pass of each guard; see `check`."""
         conversations = [_readable(value, side) for value in values]
         verdicts = await self._ajudge(conversations, side)
-        each = zip(conversations, verdicts, configs or repeat(None), strict=False)
-        return await asyncio.gather(
-            *(
-                self._adrive(
-                    self._flow(turns, side, seen), config, self._asking(turns, side, config)
-                )
-                for turns, seen, config in each
-            )
+        each = zip(
+            conversations, configs or repeat(None), verdicts, keeps or repeat(None), strict=False
         )
+        return await asyncio.gather(*(self._adecided(turns, side, *rest) for turns, *rest in each))
 
     def _flow(
         self, conversation: Conversation, side: Side, verdicts: Sequence[Verdict] | None = None
     ) -> Flow:
         return decision_flow(self.policy, self.handlers, conversation, side, verdicts)
 
-    def _asking(
-        self, turns: Conversation, side: Side, config: RunnableConfig | None, keep: Any = None
-    ) -> Asking:
-        return Asking(self.waiting, turns, side, config, keep)
-
-    def _drive(self, flow: Flow, config: RunnableConfig | None, asking: Asking) -> Decision:
+    def _decided(
+        self,
+        turns: Conversation,
+        side: Side,
+        config: RunnableConfig | None,
+        verdicts: Sequence[Verdict] | None,
+        keep: Any,
+    ) -> Decision:
+        asking = Asking(self.waiting, turns, side, config, keep)
+        flow = self._flow(turns, side, asking.known() or verdicts)
         decision = drive(flow, lambda step: self._perform(step, config, asking))
         asking.close(decision)
         return decision
 
-    async def _adrive(self, flow: Flow, config: RunnableConfig | None, asking: Asking) -> Decision:
+    async def _adecided(
+        self,
+        turns: Conversation,
+        side: Side,
+        config: RunnableConfig | None,
+        verdicts: Sequence[Verdict] | None,
+        keep: Any,
+    ) -> Decision:
+        asking = Asking(self.waiting, turns, side, config, keep)
+        known = await asyncio.to_thread(asking.known) if asking.before is not None else None
+        flow = self._flow(turns, side, known or verdicts)
         decision = await adrive(flow, lambda step: self._aperform(step, config, asking))
         if asking.before is not None:
             await asyncio.to_thread(asking.close, decision)

@@ -11,10 +11,11 @@ from typing import Any
 
 from langchain_core.runnables import RunnableConfig
 
+from langchain_safeguard.graph_task import resumed
 from langchain_safeguard.hushed import hushed, quiet
 from langchain_safeguard.parallel import aboth, both
 from langchain_safeguard.plans import adrive, drive
-from langchain_safeguard.runnables.flow import Both, Judge, Plan, Run, flow
+from langchain_safeguard.runnables.flow import Both, Judge, Plan, Recall, Run, Step, flow
 
 Options = Mapping[str, Any]
 
@@ -56,19 +57,23 @@ class Driver:
         """Take many inputs through; an exception stands in the place of what raised it."""
         return await adrive(flow(self._plan, values), self._aperform)
 
-    def _perform(self, step: Judge | Run | Both) -> Any:
+    def _perform(self, step: Step) -> Any:
         match step:
             case Judge():
                 return self._judge(step)
+            case Recall(gate, conversation):
+                return gate.recall(conversation, self._configs[0])
             case Run():
                 return self._run(step)
             case Both(judge, run):
                 return self._both(judge, run)
 
-    async def _aperform(self, step: Judge | Run | Both) -> Any:
+    async def _aperform(self, step: Step) -> Any:
         match step:
             case Judge():
                 return await self._ajudge(step)
+            case Recall(gate, conversation):
+                return await gate.arecall(conversation, self._configs[0])
             case Run():
                 return await self._arun(step)
             case Both(judge, run):
@@ -76,12 +81,14 @@ class Driver:
 
     def _judge(self, step: Judge) -> dict[int, Any]:
         configs = [self._configs[item] for item in step.conversations]
-        decisions = step.gate.batch([*step.conversations.values()], configs)
+        keeps = [step.outputs.get(item) for item in step.conversations]
+        decisions = step.gate.batch([*step.conversations.values()], configs, keeps)
         return dict(zip(step.conversations, decisions, strict=True))
 
     async def _ajudge(self, step: Judge) -> dict[int, Any]:
         configs = [self._configs[item] for item in step.conversations]
-        decisions = await step.gate.abatch([*step.conversations.values()], configs)
+        keeps = [step.outputs.get(item) for item in step.conversations]
+        decisions = await step.gate.abatch([*step.conversations.values()], configs, keeps)
         return dict(zip(step.conversations, decisions, strict=True))
 
     def _run(self, step: Run) -> dict[int, Any]:
@@ -132,7 +139,8 @@ class Driver:
 
     @property
     def _parallel(self) -> bool:
-        return self._plan.mode == "parallel"
+        # The answer may wait from an earlier run.
+        return self._plan.mode == "parallel" and not resumed(self._configs[0])
 
     @contextmanager
     def _inner(self, step: Run) -> Iterator[list[RunnableConfig]]:

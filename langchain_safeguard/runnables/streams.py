@@ -11,13 +11,14 @@ from langchain_core.messages import AIMessageChunk
 from langchain_core.runnables import RunnableConfig
 
 from langchain_safeguard.decision import Decision
+from langchain_safeguard.graph_task import resumed
 from langchain_safeguard.guarded_stream import aguarded_stream, guarded_stream, joined
 from langchain_safeguard.hushed import aclose, aquietly, close, hushed, quiet, quietly
 from langchain_safeguard.parallel import InputStoppedError, agated, gated
 from langchain_safeguard.policy import Action
 from langchain_safeguard.runnables.drivers import Driver, Options
 from langchain_safeguard.runnables.flow import Passage, Plan
-from langchain_safeguard.runnables.gate import Gate
+from langchain_safeguard.runnables.gate import Gate, as_chunk
 from langchain_safeguard.runnables.reading import text_of_error
 
 _END = object()
@@ -46,6 +47,10 @@ class Stream:
         value = joined(chunks)
         if self._plan.steps is None:
             yield Driver(self._plan, [self._config], {}).invoke(value)
+            return
+        if self._plan.exit is not None and resumed(self._config):
+            # The answer may wait from an earlier run.
+            yield as_chunk(Driver(self._plan, [self._config], self._options).invoke(value))
             return
         passage, gate = self._plan.arrive(value), self._plan.entry
         try:
@@ -82,6 +87,10 @@ class Stream:
         value = joined(chunks)
         if self._plan.steps is None:
             yield await Driver(self._plan, [self._config], {}).ainvoke(value)
+            return
+        if self._plan.exit is not None and resumed(self._config):
+            # The answer may wait from an earlier run.
+            yield as_chunk(await Driver(self._plan, [self._config], self._options).ainvoke(value))
             return
         passage, gate = self._plan.arrive(value), self._plan.entry
         try:

@@ -21,6 +21,7 @@ from langchain.agents.middleware import (
     ModelRetryMiddleware,
 )
 from langchain_core.messages import AIMessage, AIMessageChunk, AnyMessage, HumanMessage, ToolMessage
+from langchain_core.output_parsers import StrOutputParser
 from langchain_core.tools import tool
 from langgraph.checkpoint.memory import InMemorySaver
 from langgraph.graph import START, MessagesState, StateGraph
@@ -36,6 +37,8 @@ from langchain_safeguard import (
     Escalation,
     HeldDatabase,
     HeldResults,
+    InputGuard,
+    OutputGuard,
     Resolution,
     Safeguard,
     guard_model,
@@ -914,3 +917,56 @@ def test_a_database_that_goes_away_lets_nothing_pass(
     assert written == ["hate"]
     assert "hate" not in caplog.text
     held.close()
+
+
+# --- chains in the nodes of a graph ---
+
+
+@pytest.mark.parametrize("way", ["invoke", "ainvoke", "stream", "astream"])
+@pytest.mark.parametrize("mode", ["sequential", "parallel"])
+@pytest.mark.parametrize("parsed", [True, False], ids=["text", "message"])
+@pytest.mark.parametrize(
+    ("answer", "said"), [("allow", "Take bomb number 1."), ({"edit": "Bread."}, "Bread.")]
+)
+def test_a_chain_in_a_node_is_not_run_again(
+    way: str, mode: Any, parsed: bool, answer: Any, said: str
+) -> None:
+    model, safeguard = counting(), people()
+    steps = model | StrOutputParser() if parsed else model
+    chain = InputGuard(safeguard=safeguard, mode=mode) | steps | OutputGuard(safeguard=safeguard)
+
+    def text(value: Any) -> str:
+        return value if isinstance(value, str) else str(value.text)
+
+    async def anode(state: Any) -> Any:
+        if way == "astream":
+            return {"messages": "".join([text(chunk) async for chunk in chain.astream("hi")])}
+        return {"messages": text(await chain.ainvoke("hi"))}
+
+    def node(state: Any) -> Any:
+        if way == "stream":
+            return {"messages": "".join(map(text, chain.stream("hi")))}
+        return {"messages": text(chain.invoke("hi"))}
+
+    built = graph(node, anode if way.startswith("a") else None)
+    go = WAYS["ainvoke" if way.startswith("a") else "invoke"]
+    assert go(built, HI, thread())["__interrupt__"][0].value["side"] == "output"
+    state = go(built, Command(resume=answer), thread())
+    assert state["messages"][-1].text == said
+    assert model.tally.calls == 1
+
+
+def test_the_answer_of_a_chain_that_is_gone_is_refused() -> None:
+    model, saver = counting(), InMemorySaver()
+
+    def built() -> Any:
+        chain = model | OutputGuard(safeguard=people())
+        builder = StateGraph(MessagesState)
+        builder.add_node("node", lambda state: {"messages": chain.invoke("hi")})
+        builder.add_edge(START, "node")
+        return builder.compile(checkpointer=saver)
+
+    built().invoke(HI, thread())
+    state = built().invoke(Command(resume="allow"), thread())
+    assert state["messages"][-1].text == LOST_MESSAGE
+    assert model.tally.calls == 1
