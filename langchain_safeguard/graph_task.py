@@ -29,6 +29,7 @@ _SCRATCHPAD = "__pregel_scratchpad"
 _SEND = "__pregel_send"
 _CHECKPOINTER = "__pregel_checkpointer"
 _RESUME = "__resume__"
+_PUSHED = "__pregel_push"
 _MARK = "safeguard_question"
 
 
@@ -74,6 +75,11 @@ class GraphTask:
         if not saved or not is_dataclass(scratchpad) or _SEND not in place:
             return None
         return cls(config, scratchpad)
+
+    @property
+    def sent(self) -> bool:
+        """Tell a task for one thing alone, such as one call of a tool, from a step of a graph."""
+        return _PUSHED in self._config.get("metadata", {}).get("langgraph_triggers", ())
 
     def key(self, question: Question) -> str:
         """Return what is the same for a question when the task goes on, and for no other one."""

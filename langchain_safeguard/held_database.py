@@ -71,7 +71,8 @@ class HeldDatabase:
         if not isinstance(url, str):
             raise ConfigurationError(f"url: a {type(url).__name__}; allowed: an SQLAlchemy URL")
         try:
-            engine = sqlalchemy.create_engine(url, pool_pre_ping=True)
+            # Without that, errors repeat what was to be written.
+            engine = sqlalchemy.create_engine(url, pool_pre_ping=True, hide_parameters=True)
         except (sqlalchemy.exc.ArgumentError, ModuleNotFoundError) as error:
             # A URL may hold a password, and SQLAlchemy's error repeats it.
             raise ConfigurationError(

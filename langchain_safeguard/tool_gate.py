@@ -6,49 +6,25 @@ Plans yield what they want decided, and get the decision sent in: see `langchain
 from __future__ import annotations
 
 import json
-from collections.abc import Collection, Generator
+from collections.abc import Collection
 from dataclasses import dataclass, field, replace
-from typing import Any, Literal, TypeVar
+from typing import Any, Literal
 
 from langchain_core.messages import ToolMessage
-from langchain_core.runnables import RunnableConfig
 
 from langchain_safeguard.conversation import Conversation, Turn
 from langchain_safeguard.decision import Decision
 from langchain_safeguard.errors import ContentBlockedError
 from langchain_safeguard.excision import PartRewriter
 from langchain_safeguard.held import Outcome, words_of
-from langchain_safeguard.plans import adrive, drive
 from langchain_safeguard.policy import DEFAULT_MESSAGE, Action
 from langchain_safeguard.readable import Readable
 from langchain_safeguard.refusal import RECORD, recorded
 from langchain_safeguard.safeguard import Safeguard
 from langchain_safeguard.taxonomy import Side
+from langchain_safeguard.tool_steps import Ask, Note, Noted, Plan, Recall
 
-T = TypeVar("T")
 OnBlock = Literal["refuse", "raise"]
-
-
-@dataclass(frozen=True, slots=True)
-class Ask:
-    """Something to decide."""
-
-    safeguard: Safeguard
-    conversation: Conversation
-    side: Side
-    keep: Outcome | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class Recall:
-    """Something that may have waited for a person; the result is `Found`, or `None`."""
-
-    safeguard: Safeguard
-    conversation: Conversation
-    ahead: bool
-
-
-Plan = Generator[Ask | Recall, Any, T]
 
 
 @dataclass(frozen=True, slots=True)
@@ -162,15 +138,18 @@ class ToolGate:
         Returns:
             It; what is told if it is gone; `None` if the call was not made.
         """
-        if not self.output:
+        if not (self.output and self.safeguard.waiting.active):
             return None
         conversation = _returned(call, Readable.of(""))
         # Without an id, a call later on may be just the same.
         found = yield Recall(self._asking(call), conversation, ahead=call.id is not None)
+        outcome: Outcome | None = None
         if found is None:
-            return None
+            if call.id is not None:
+                outcome = yield Noted(self._asking(call), conversation)
+            return outcome
         if found.held is not None:
-            outcome: Outcome = found.held.value
+            outcome = found.held.value
             return outcome
         what = (
             f"The tool {call.name!r} was called, but its result was lost while it was held for "
@@ -182,6 +161,11 @@ class ToolGate:
         told = _told(call, decision, what, "error")
         self.ledger.add("tool_output", Readable.of(told))
         return Replacement(told)
+
+    def made(self, call: Call, outcome: Outcome) -> Plan[None]:
+        """Note that a call was made: another one in the same step may interrupt both."""
+        if self.output and self.safeguard.waiting.active and call.id is not None:
+            yield Note(self._asking(call), _returned(call, Readable.of("")), outcome)
 
     def settle(self, call: Call, result: Any) -> Plan[Any]:
         """Check a result: it comes back, or what is put in place of it."""
@@ -245,36 +229,6 @@ class ToolGate:
         value = _told(call, decision, text, "error")
         self.ledger.add("tool_output", Readable.of(value))
         return Replacement(value)
-
-
-def carry_out(plan: Plan[T], config: RunnableConfig | None) -> T:
-    """Run a plan."""
-
-    def perform(step: Ask | Recall) -> Any:
-        options: Any = {"config": config}
-        if isinstance(step, Recall):
-            options["ahead"] = step.ahead
-            return step.safeguard.waiting.recall(step.conversation, side="tool_output", **options)
-        options["keep"] = step.keep
-        return step.safeguard.check(step.conversation, side=step.side, **options)
-
-    return drive(plan, perform)
-
-
-async def acarry_out(plan: Plan[T], config: RunnableConfig | None) -> T:
-    """Run a plan without blocking the event loop."""
-
-    async def perform(step: Ask | Recall) -> Any:
-        options: Any = {"config": config}
-        if isinstance(step, Recall):
-            options["ahead"] = step.ahead
-            return await step.safeguard.waiting.arecall(
-                step.conversation, side="tool_output", **options
-            )
-        options["keep"] = step.keep
-        return await step.safeguard.acheck(step.conversation, side=step.side, **options)
-
-    return await adrive(plan, perform)
 
 
 def _returned(call: Call, value: Readable) -> Conversation:

@@ -28,9 +28,8 @@ from langchain_safeguard.tool_gate import (
     OnBlock,
     Replacement,
     ToolGate,
-    acarry_out,
-    carry_out,
 )
+from langchain_safeguard.tool_steps import acarry_out, carry_out
 
 _ONE_TEXT: dict[str, Any] = {
     "type": "object",
@@ -166,6 +165,7 @@ class GuardedTool(BaseTool):
                 if is_control_flow(error):
                     raise
                 outcome = Outcome(failure=error)
+            carry_out(self.gate.made(admitted, outcome), config)
         # Outside of `except`: an error raised from here must not carry the other one along.
         if outcome.failure is not None:
             replaced = carry_out(self.gate.excuse(admitted, outcome.failure), config)
@@ -195,6 +195,7 @@ class GuardedTool(BaseTool):
                 if is_control_flow(error):
                     raise
                 outcome = Outcome(failure=error)
+            await acarry_out(self.gate.made(admitted, outcome), config)
         # Outside of `except`: an error raised from here must not carry the other one along.
         if outcome.failure is not None:
             replaced = await acarry_out(self.gate.excuse(admitted, outcome.failure), config)
@@ -237,7 +238,9 @@ def guard_tool(
 
     A handler that asks a person by interrupting a LangGraph run may decide about arguments and
     results. While a person decides, the result waits (see `held` of `Safeguard`), and the tool does
-    not run again. If what waited is gone, the model is told so.
+    not run again. If what waited is gone, the model is told so. In an agent each call is a step of
+    its own; in a `ToolNode` of your own graph, calls made at once are one step, and a person can be
+    asked about one of them: if two of them ask at once, one may be withheld.
 
     Args:
         tool: Any tool, or a function to make one of.

@@ -128,15 +128,43 @@ class Waiting:
         fetch = self._sought(value, side, config, ahead)
         return None if fetch is None else await asyncio.to_thread(fetch)
 
+    def note(self, value: object, *, side: Side, config: RunnableConfig | None, keep: Any) -> None:
+        """Hold what was done, in case something beside it interrupts the same task.
+
+        See `noted`.
+        """
+        task = self._shared(config)
+        if task is None:
+            return
+        key = task.key(self._unasked(value, side))
+        try:
+            self.store.hold(key, Held((), keep))
+            self.store.settle(key)
+        except Exception as error:
+            logger.warning("what was done may be done again: %s", type(error).__name__)
+
+    def noted(self, value: object, *, side: Side, config: RunnableConfig | None) -> Any:
+        """Return what was done here before the task was interrupted; `None` if nothing was."""
+        task = self._shared(config)
+        held = None if task is None else self.store.get(task.key(self._unasked(value, side)))
+        return None if held is None else held.value
+
+    def _shared(self, config: RunnableConfig | None) -> GraphTask | None:
+        task = GraphTask.of(ensure_config(config)) if self.active else None
+        return None if task is None or task.sent else task
+
+    def _unasked(self, value: object, side: Side) -> Question:
+        context = digest(Conversation.of(value, side), side, context=True)
+        return Question(self.owner, side, context, whole="", decision_id="")
+
     def _sought(
         self, value: object, side: Side, config: RunnableConfig | None, ahead: bool
     ) -> Callable[[], Found] | None:
         task = GraphTask.of(ensure_config(config)) if self.active else None
         if task is None or not task.resumed:
             return None
-        context = digest(Conversation.of(value, side), side, context=True)
-        place = (self.owner, side, context)
-        question = task.sought(lambda q: (q.owner, q.side, q.context) == place, ahead=ahead)
+        place = self._unasked(value, side)
+        question = task.sought(lambda q: replace(q, whole="", decision_id="") == place, ahead=ahead)
         return None if question is None else partial(self._found, task, question)
 
     def _found(self, task: GraphTask, question: Question) -> Found:
@@ -216,7 +244,11 @@ class Asking:
             return
         if self._at_hand() is not None:
             self._task.skip()
-        self._waiting.store.settle(self._task.key(self.before))
+        try:
+            self._waiting.store.settle(self._task.key(self.before))
+        except Exception as error:
+            # It stays there longer than it need be; what was decided holds.
+            logger.error("could not note a decision: %s", type(error).__name__)
 
     def _inside(self, argument: object) -> RunnableConfig:
         inside = hushed(self._config)

@@ -28,9 +28,8 @@ from langchain_safeguard.tool_gate import (
     OnBlock,
     Replacement,
     ToolGate,
-    acarry_out,
-    carry_out,
 )
+from langchain_safeguard.tool_steps import acarry_out, carry_out
 from langchain_safeguard.tools import GuardedTool, tool_gate
 
 Handler = Callable[[ToolCallRequest], Any]

@@ -26,7 +26,7 @@ FLOORS = [
     {"waiting"},
     {"flow", "guard_caller", "assembly", "training"},
     {"safeguard"},
-    {"refusal", "parallel", "excision"},
+    {"refusal", "parallel", "excision", "tool_steps"},
     {"guarded_stream", "llm_run", "tool_gate", "document_work"},
     {"guarded_call", "wrapped_model", "tools", "documents"},
     {"chat_model", "guarded_retriever"},
