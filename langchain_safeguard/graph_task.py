@@ -14,6 +14,7 @@ from __future__ import annotations
 import hashlib
 import itertools
 import sys
+import threading
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, is_dataclass, replace
 from typing import Any
@@ -31,6 +32,8 @@ _CHECKPOINTER = "__pregel_checkpointer"
 _RESUME = "__resume__"
 _PUSHED = "__pregel_push"
 _MARK = "safeguard_question"
+_lock = threading.RLock()
+"""Held while the number of the next interrupt is looked at: tools of one step run in threads."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -148,6 +151,13 @@ class GraphTask:
         self._send()
 
     def _numbers(self, question: Question) -> Iterator[int]:
+        with _lock:
+            self._begin(question)
+        while True:
+            yield self._scratchpad.interrupt_counter()
+
+    def _begin(self, question: Question) -> None:
+        """Set the mark, or find it."""
         answers, at = self._scratchpad.resume, self._next
         if at < len(answers):
             ours = self.question(at) == question
@@ -159,8 +169,6 @@ class GraphTask:
             answers.append({_MARK: asdict(question)})
         self._send()
         self._next = at + 1
-        while True:
-            yield self._scratchpad.interrupt_counter()
 
     def _send(self) -> None:
         self._place[_SEND]([(_RESUME, [*self._scratchpad.resume])])
@@ -168,8 +176,9 @@ class GraphTask:
     @property
     def _next(self) -> int:
         """The number of the next interrupt; looking at it does not use it up."""
-        number: int = self._scratchpad.interrupt_counter()
-        self._next = number
+        with _lock:
+            number: int = self._scratchpad.interrupt_counter()
+            self._next = number
         return number
 
     @_next.setter

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import importlib
 import sqlite3
 import subprocess
 import sys
@@ -38,6 +39,7 @@ from langchain_safeguard import (
     HeldDatabase,
     HeldResults,
     InputGuard,
+    MissingExtraError,
     OutputGuard,
     Resolution,
     Safeguard,
@@ -296,6 +298,23 @@ def test_people_who_approve_tools_are_asked_after_the_answer_is_released(
     assert not written
     state = run(built, Command(resume={"decisions": [{"type": "approve"}]}))
     assert ran(state)[-1] == ("ai", "Done.")
+    assert written == ["a bomb"]
+
+
+@pytest.mark.parametrize("first", [True, False], ids=["guard first", "guard last"])
+def test_people_who_approve_each_call_are_asked_beside_the_guard(run: Any, first: bool) -> None:
+    note, written = notebook()
+    human = HumanInTheLoopMiddleware(interrupt_on={"note": True}, interrupt_mode="per_call")
+    guard = ToolGuardMiddleware(safeguard=people())
+    around = [guard, human] if first else [human, guard]
+    built = agent(calling("a bomb"), [note], around=around)
+    state, questions = run(built, HI), 0
+    while state.interrupts:
+        [value] = asked(state)
+        questions += 1
+        state = run(built, Command(resume="allow" if "side" in value else {"type": "approve"}))
+    assert questions == 3
+    assert ran(state)[-2:] == [("tool", "noted a bomb"), ("ai", "Done.")]
     assert written == ["a bomb"]
 
 
@@ -864,6 +883,21 @@ def test_a_wrong_database_is_named(options: Any, message: str) -> None:
     with pytest.raises(ConfigurationError, match=message) as error:
         HeldDatabase(**options)
     assert "pa55" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("package", "extra"), [("sqlalchemy", "review"), ("langgraph.checkpoint.serde", "agents")]
+)
+def test_a_missing_package_names_the_extra(
+    package: str, extra: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in [name for name in sys.modules if name.startswith(package)]:
+        monkeypatch.setitem(sys.modules, name, None)
+    monkeypatch.setitem(sys.modules, package, None)
+    monkeypatch.delitem(sys.modules, "langchain_safeguard.held_database")
+    with pytest.raises(MissingExtraError) as error:
+        importlib.import_module("langchain_safeguard.held_database")
+    assert error.value.extra == extra
 
 
 PROCESS = """
