@@ -84,7 +84,13 @@ class HeldDatabase:
         self._engine = engine
         self._keep = keep.total_seconds()
         self._serializer = JsonPlusSerializer(allowed_msgpack_modules=None)
-        _METADATA.create_all(engine)
+        try:
+            _METADATA.create_all(engine)
+        except sqlalchemy.exc.SQLAlchemyError as error:
+            raise ConfigurationError(
+                "url: the database does not answer, or lets nobody make the table "
+                f"{_HELD.name!r} ({type(error).__name__})"
+            ) from error
 
     def hold(self, key: str, held: Held) -> None:
         """Keep something under a key.

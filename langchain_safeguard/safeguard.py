@@ -89,7 +89,8 @@ class Safeguard:
             raise ConfigurationError(f"max_characters={max_characters!r}; allowed: 1, 2, ...")
         if held is not None and (isinstance(held, type) or not isinstance(held, HeldStore)):
             raise ConfigurationError(
-                f"held={held!r}; allowed: HeldResults(), HeldDatabase(url), or your own store"
+                f"held: a {type(held).__name__}; allowed: HeldResults(), HeldDatabase(url), or a "
+                "store of your own"
             )
         self.guards = guards_of(guard)
         self.handlers = handlers_of(handlers)

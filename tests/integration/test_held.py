@@ -494,10 +494,11 @@ def test_nobody_is_asked_about_an_answer_in_a_run_that_is_not_saved(
     assert "EscalationError" in caplog.text
 
 
-@pytest.mark.parametrize("held", [7, HeldResults, "sqlite://", object()])
+@pytest.mark.parametrize("held", [7, HeldResults, "sqlite://user:pa55@host", object()])
 def test_a_wrong_store_is_named(held: Any) -> None:
-    with pytest.raises(ValueError, match="allowed: HeldResults"):
+    with pytest.raises(ConfigurationError, match="allowed: HeldResults") as error:
         people(held=held)
+    assert "pa55" not in str(error.value)
 
 
 @pytest.mark.parametrize("most", [0, -1, True, "5", 1.0])
@@ -873,6 +874,7 @@ def test_what_is_decided_about_is_deleted_later(tmp_path: Path) -> None:
         ({"url": 7}, "url: a int"),
         ({"url": "held.db"}, "allowed: an SQLAlchemy URL"),
         ({"url": "nothing://user:pa55@host"}, "allowed: an SQLAlchemy URL"),
+        ({"url": "sqlite:////no/such/folder/held.db"}, "does not answer"),
         ({"url": "sqlite://"}, "HeldResults"),
         ({"url": "sqlite:///:memory:"}, "HeldResults"),
         ({"url": "sqlite:///x.db", "keep": 5}, "keep=5"),
