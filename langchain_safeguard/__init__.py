@@ -26,13 +26,15 @@ if TYPE_CHECKING:
         SafeguardError,
         UnreadableInputError,
     )
-    from langchain_safeguard.escalation import Escalation, Resolution, SecondOpinion
+    from langchain_safeguard.escalation import Escalation, HumanReview, Resolution, SecondOpinion
     from langchain_safeguard.guarded_retriever import GuardedRetriever, guard_retriever
     from langchain_safeguard.guards import Guard, SequenceClassifier, WordVerdict
     from langchain_safeguard.held import HeldResults
     from langchain_safeguard.held_database import HeldDatabase
     from langchain_safeguard.loading import list_guards, load_guard
     from langchain_safeguard.policy import Action, Policy, Rule
+    from langchain_safeguard.review.queue import ReviewQueue
+    from langchain_safeguard.review.ticket import Ticket, with_ticket
     from langchain_safeguard.rewriters import Redact, Replace
     from langchain_safeguard.runnables import InputGuard, OutputGuard, guarded
     from langchain_safeguard.safeguard import Safeguard
@@ -60,13 +62,15 @@ _HOME = {
         "SafeguardError",
         "UnreadableInputError",
     ),
-    "escalation": ("Escalation", "Resolution", "SecondOpinion"),
+    "escalation": ("Escalation", "HumanReview", "Resolution", "SecondOpinion"),
     "guarded_retriever": ("GuardedRetriever", "guard_retriever"),
     "guards": ("Guard", "SequenceClassifier", "WordVerdict"),
     "held": ("HeldResults",),
     "held_database": ("HeldDatabase",),
     "loading": ("list_guards", "load_guard"),
     "policy": ("Action", "Policy", "Rule"),
+    "review.queue": ("ReviewQueue",),
+    "review.ticket": ("Ticket", "with_ticket"),
     "rewriters": ("Redact", "Replace"),
     "runnables": ("InputGuard", "OutputGuard", "guarded"),
     "safeguard": ("Safeguard",),
@@ -99,6 +103,7 @@ __all__ = [
     "GuardedTool",
     "HeldDatabase",
     "HeldResults",
+    "HumanReview",
     "InputGuard",
     "JsonLinesSink",
     "MissingExtraError",
@@ -108,12 +113,14 @@ __all__ = [
     "Redact",
     "Replace",
     "Resolution",
+    "ReviewQueue",
     "Rule",
     "Safeguard",
     "SafeguardError",
     "SecondOpinion",
     "SequenceClassifier",
     "Side",
+    "Ticket",
     "Turn",
     "UnreadableInputError",
     "Verdict",
@@ -124,6 +131,7 @@ __all__ = [
     "guarded",
     "list_guards",
     "load_guard",
+    "with_ticket",
 ]
 
 try:

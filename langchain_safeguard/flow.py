@@ -13,6 +13,7 @@ from typing import Any
 
 from langchain_safeguard.conversation import Conversation
 from langchain_safeguard.decision import Decision, decide
+from langchain_safeguard.errors import ReviewSetupError, SafeguardError
 from langchain_safeguard.escalation.base import Escalation, Handler, Resolution, resolution_of
 from langchain_safeguard.graph_task import is_control_flow
 from langchain_safeguard.policy import Action, Policy, Rule
@@ -121,9 +122,11 @@ def _escalate(
                 return replace(decision, text=HELD_MESSAGE)
             resolution = resolution_of(answer)
         except Exception as error:
-            if is_control_flow(error):
+            if is_control_flow(error) or isinstance(error, ReviewSetupError):
                 raise
-            logger.error("handler %r could not decide: %s", name, type(error).__name__)
+            # Errors of ours hold no checked text, and say what to do.
+            reason = error if isinstance(error, SafeguardError) else type(error).__name__
+            logger.error("handler %r could not decide: %s", name, reason)
             continue
         if resolution is not None:
             return _resolved(request, resolution, name)
@@ -136,5 +139,7 @@ def _resolved(request: Escalation, resolution: Resolution, name: str) -> Decisio
         request.decision,
         action=resolution.action,
         text=request.decision.text if text is None else text,
-        resolved_by=name,
+        # A text that is held is not decided about.
+        resolved_by=name if resolution.ticket is None else None,
+        ticket=resolution.ticket,
     )

@@ -32,6 +32,7 @@ _CHECKPOINTER = "__pregel_checkpointer"
 _RESUME = "__resume__"
 _PUSHED = "__pregel_push"
 _MARK = "safeguard_question"
+_TIMES = "asked"
 _lock = threading.RLock()
 """Held while the number of the next interrupt is looked at: tools of one step run in threads."""
 
@@ -99,7 +100,7 @@ class GraphTask:
         answers = self._scratchpad.resume
         at = self._next if at is None else at
         mark = answers[at] if at < len(answers) else None
-        if not isinstance(mark, dict) or set(mark) != {_MARK}:
+        if not isinstance(mark, dict) or set(mark) != {_MARK, _TIMES}:
             return None
         try:
             return Question(**mark[_MARK])
@@ -140,24 +141,28 @@ class GraphTask:
             self._next = len(answers)
 
     def skip(self) -> None:
-        """Pass over the next question and its answer, if there is one."""
-        answers = self._scratchpad.resume
-        at = self._next + 1
-        if at == len(answers):
+        """Pass over the next question and its answers: a handler may have asked several times."""
+        answers, at = self._scratchpad.resume, self._next
+        end = at + 1 + answers[at][_TIMES]
+        if len(answers) == end - 1:
             given = self._scratchpad.get_null_resume(True)
             if given is not None:
                 answers.append(given)
-        self._next = min(at + 1, len(answers))
+        self._next = min(end, len(answers))
         self._send()
 
     def _numbers(self, question: Question) -> Iterator[int]:
         with _lock:
-            self._begin(question)
-        while True:
+            at = self._begin(question)
+        for times in itertools.count(1):
+            mark = self._scratchpad.resume[at]
+            # A new one: LangGraph may have saved the old one, or be about to.
+            self._scratchpad.resume[at] = {**mark, _TIMES: max(times, mark[_TIMES])}
+            self._send()
             yield self._scratchpad.interrupt_counter()
 
-    def _begin(self, question: Question) -> None:
-        """Set the mark, or find it."""
+    def _begin(self, question: Question) -> int:
+        """Set the mark, or find it; return where it stands."""
         answers, at = self._scratchpad.resume, self._next
         if at < len(answers):
             ours = self.question(at) == question
@@ -166,9 +171,9 @@ class GraphTask:
         if not ours:
             raise EscalationError("the answer at hand is one to another question")
         if at == len(answers):
-            answers.append({_MARK: asdict(question)})
-        self._send()
+            answers.append({_MARK: asdict(question), _TIMES: 0})
         self._next = at + 1
+        return at
 
     def _send(self) -> None:
         self._place[_SEND]([(_RESUME, [*self._scratchpad.resume])])

@@ -97,6 +97,9 @@ def load_guard(
     if isinstance(name, Guard):
         return name
     check_name(name)
+    for key, text in (("revision", revision), ("dtype", dtype)):
+        if text is not None and not isinstance(text, str):
+            raise ConfigurationError(f"{key}={text!r}; allowed: a text, or None")
     if quantization not in _QUANTIZATIONS:
         raise ConfigurationError.unknown("quantization", quantization, _QUANTIZATIONS)
     for key, number, least in (("max_tokens", max_tokens, 1), ("cache_bytes", cache_bytes, 0)):

@@ -19,13 +19,14 @@ from langchain_safeguard.audit import AuditSink, audit_record, log_record
 from langchain_safeguard.conversation import Conversation
 from langchain_safeguard.decision import Decision, decide
 from langchain_safeguard.errors import ConfigurationError
-from langchain_safeguard.escalation.base import Handler
+from langchain_safeguard.escalation.base import Handler, Recalls
 from langchain_safeguard.flow import Apply, Flow, Judge, Record, decision_flow
 from langchain_safeguard.guard_caller import GuardCaller
 from langchain_safeguard.guards.base import Guard
 from langchain_safeguard.held import HeldResults, HeldStore
 from langchain_safeguard.plans import adrive, drive
 from langchain_safeguard.policy import Policy
+from langchain_safeguard.review.ticket import Recalled, tickets_of
 from langchain_safeguard.taxonomy import Side, side_of
 from langchain_safeguard.verdict import Verdict
 from langchain_safeguard.waiting import Asking, Interrupted, Waiting
@@ -161,7 +162,8 @@ class Safeguard:
             UnreadableInputError: `value` cannot be read, or does not end with a turn of that side.
             ConfigurationError: `side` is unknown.
         """
-        return self._decided(_readable(value, side), side, config, verdicts, keep)
+        asking = Asking(self.waiting, _readable(value, side), side, config, keep)
+        return self._decided(asking, verdicts)
 
     async def acheck(
         self,
@@ -173,7 +175,8 @@ class Safeguard:
         keep: Any = None,
     ) -> Decision:
         """Decide about one text without blocking the event loop; see `check`."""
-        return await self._adecided(_readable(value, side), side, config, verdicts, keep)
+        asking = Asking(self.waiting, _readable(value, side), side, config, keep)
+        return await self._adecided(asking, verdicts)
 
     def draft(self, value: object, *, side: Side = "output") -> Decision:
         """Decide about a growing text, only that; `check` with the `verdicts` then acts on it."""
@@ -197,10 +200,8 @@ class Safeguard:
         """Decide about several texts in one pass of each guard; see `check`."""
         conversations = [_readable(value, side) for value in values]
         verdicts = self._judge(conversations, side)
-        each = zip(
-            conversations, configs or repeat(None), verdicts, keeps or repeat(None), strict=False
-        )
-        return [self._decided(turns, side, *rest) for turns, *rest in each]
+        asked = self._asking(conversations, side, configs, keeps)
+        return [*map(self._decided, asked, verdicts)]
 
     async def abatch(
         self,
@@ -213,49 +214,69 @@ class Safeguard:
         """Decide about several texts in one pass of each guard; see `check`."""
         conversations = [_readable(value, side) for value in values]
         verdicts = await self._ajudge(conversations, side)
-        each = zip(
-            conversations, configs or repeat(None), verdicts, keeps or repeat(None), strict=False
-        )
-        return await asyncio.gather(*(self._adecided(turns, side, *rest) for turns, *rest in each))
+        asked = self._asking(conversations, side, configs, keeps)
+        return await asyncio.gather(*map(self._adecided, asked, verdicts))
+
+    def recall(
+        self, prompt: Conversation, *, side: Side = "output", config: RunnableConfig | None = None
+    ) -> Recalled | None:
+        """Return the answer to a prompt that a handler holds for review, if the config says so.
+
+        It stands in for calling the model again, and is to be checked as any answer is.
+
+        Args:
+            prompt: What was asked.
+            side: The side on which the answer was judged.
+            config: The run's config; `with_ticket` puts into it which answer is meant.
+
+        Raises:
+            SafeguardError: It cannot be had; whoever holds it says why.
+        """
+        if config is None or not tickets_of(config):
+            return None
+        handlers: list[object] = [*self.handlers.values()]
+        holders = [each for each in handlers if isinstance(each, Recalls)]
+        return next(filter(None, (each.recall(prompt, side, config) for each in holders)), None)
+
+    async def arecall(
+        self, prompt: Conversation, *, side: Side = "output", config: RunnableConfig | None = None
+    ) -> Recalled | None:
+        """Return an answer that is held, without blocking the event loop; see `recall`."""
+        if config is None or not tickets_of(config):
+            return None
+        return await asyncio.to_thread(self.recall, prompt, side=side, config=config)
 
     def _flow(
         self, conversation: Conversation, side: Side, verdicts: Sequence[Verdict] | None = None
     ) -> Flow:
         return decision_flow(self.policy, self.handlers, conversation, side, verdicts)
 
-    def _decided(
+    def _asking(
         self,
-        turns: Conversation,
+        conversations: Sequence[Conversation],
         side: Side,
-        config: RunnableConfig | None,
-        verdicts: Sequence[Verdict] | None,
-        keep: Any,
-    ) -> Decision:
-        asking = Asking(self.waiting, turns, side, config, keep)
-        flow = self._flow(turns, side, asking.known() or verdicts)
-        decision = drive(flow, lambda step: self._perform(step, config, asking))
+        configs: Sequence[RunnableConfig] | None,
+        keeps: Sequence[Any] | None,
+    ) -> list[Asking]:
+        each = zip(conversations, configs or repeat(None), keeps or repeat(None), strict=False)
+        return [Asking(self.waiting, turns, side, *rest) for turns, *rest in each]
+
+    def _decided(self, asking: Asking, verdicts: Sequence[Verdict] | None) -> Decision:
+        flow = self._flow(asking.conversation, asking.side, asking.known() or verdicts)
+        decision = drive(flow, lambda step: self._perform(step, asking))
         asking.close(decision)
         return decision
 
-    async def _adecided(
-        self,
-        turns: Conversation,
-        side: Side,
-        config: RunnableConfig | None,
-        verdicts: Sequence[Verdict] | None,
-        keep: Any,
-    ) -> Decision:
-        asking = Asking(self.waiting, turns, side, config, keep)
-        known = await asyncio.to_thread(asking.known) if asking.before is not None else None
-        flow = self._flow(turns, side, known or verdicts)
-        decision = await adrive(flow, lambda step: self._aperform(step, config, asking))
+    async def _adecided(self, asking: Asking, verdicts: Sequence[Verdict] | None) -> Decision:
+        if asking.before is not None:
+            verdicts = await asyncio.to_thread(asking.known) or verdicts
+        flow = self._flow(asking.conversation, asking.side, verdicts)
+        decision = await adrive(flow, lambda step: self._aperform(step, asking))
         if asking.before is not None:
             await asyncio.to_thread(asking.close, decision)
         return decision
 
-    def _perform(
-        self, step: Judge | Apply | Record, config: RunnableConfig | None, asking: Asking
-    ) -> Any:
+    def _perform(self, step: Judge | Apply | Record, asking: Asking) -> Any:
         match step:
             case Judge(conversation, side):
                 return self._judge([conversation], side)[0]
@@ -263,14 +284,13 @@ class Safeguard:
                 return asking.call(function, argument)
             case Record():
                 self._write(step)
+                config = asking.config
                 if config is not None and config.get("callbacks"):
                     # Outside a run there is no one to send an event to.
                     with contextlib.suppress(RuntimeError):
                         dispatch_custom_event(EVENT, _event(step), config=config)
 
-    async def _aperform(
-        self, step: Judge | Apply | Record, config: RunnableConfig | None, asking: Asking
-    ) -> Any:
+    async def _aperform(self, step: Judge | Apply | Record, asking: Asking) -> Any:
         match step:
             case Judge(conversation, side):
                 return (await self._ajudge([conversation], side))[0]
@@ -278,6 +298,7 @@ class Safeguard:
                 return await asking.acall(function, argument)
             case Record():
                 await asyncio.to_thread(self._write, step)
+                config = asking.config
                 if config is not None and config.get("callbacks"):
                     with contextlib.suppress(RuntimeError):
                         await adispatch_custom_event(EVENT, _event(step), config=config)

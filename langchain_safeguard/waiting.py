@@ -186,6 +186,9 @@ class Asking:
         keep: What is to be held while a person decides.
 
     Attributes:
+        conversation: The conversation.
+        side: The side.
+        config: The config.
         before: What a person was asked about it before the run was interrupted.
     """
 
@@ -199,9 +202,9 @@ class Asking:
     ) -> None:
         """Store."""
         self._waiting = waiting
-        self._conversation = conversation
-        self._side = side
-        self._config = config
+        self.conversation = conversation
+        self.side = side
+        self.config = config
         self._keep = keep
         self._task = GraphTask.of(ensure_config(config)) if waiting.active else None
         self.before = self._at_hand()
@@ -251,7 +254,7 @@ class Asking:
             logger.error("could not note a decision: %s", type(error).__name__)
 
     def _inside(self, argument: object) -> RunnableConfig:
-        inside = hushed(self._config)
+        inside = hushed(self.config)
         task = GraphTask.of(inside)
         if task is None or not isinstance(argument, Escalation):
             return inside
@@ -286,14 +289,14 @@ class Asking:
     def _question(self, decision: Decision) -> Question:
         return Question(
             owner=self._waiting.owner,
-            side=self._side,
-            context=digest(self._conversation, self._side, context=True),
-            whole=digest(self._conversation, self._side),
+            side=self.side,
+            context=digest(self.conversation, self.side, context=True),
+            whole=digest(self.conversation, self.side),
             decision_id=decision.decision_id,
         )
 
     def _at_hand(self) -> Question | None:
         question = self._task.question() if self._task is not None else None
-        if question is None or (question.owner, question.side) != (self._waiting.owner, self._side):
+        if question is None or (question.owner, question.side) != (self._waiting.owner, self.side):
             return None
-        return question if question.whole == digest(self._conversation, self._side) else None
+        return question if question.whole == digest(self.conversation, self.side) else None

@@ -49,15 +49,24 @@ class CausalEngine(Engine[Prompt, Completion]):
         tokenizer: The model's tokenizer.
         limit: The most tokens a prompt may have.
         name: What its worker thread is called.
+        batch: The most prompts in one batch. A GPU gains from many; on a CPU nobody should wait
+            for the end of a long one.
     """
 
     def __init__(
-        self, next_token: NextToken, tokenizer: PromptTokenizer, *, limit: int, name: str
+        self,
+        next_token: NextToken,
+        tokenizer: PromptTokenizer,
+        *,
+        limit: int,
+        name: str,
+        batch: int = 8,
     ) -> None:
         """Store."""
         super().__init__()
         self.name = name
         self.limit = limit
+        self.batch = batch
         self.next_token = next_token
         self._tokenizer = tokenizer
         self._plan = lru_cache(maxsize=256)(self._planned)

@@ -5,17 +5,21 @@ Guarded steps run hushed: see `langchain_safeguard.hushed`.
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import Any
 
 from langchain_core.runnables import RunnableConfig
 
+from langchain_safeguard.errors import SafeguardError
 from langchain_safeguard.graph_task import resumed
 from langchain_safeguard.hushed import hushed, quiet
 from langchain_safeguard.parallel import aboth, both
 from langchain_safeguard.plans import adrive, drive
-from langchain_safeguard.runnables.flow import Both, Judge, Plan, Recall, Run, Step, flow
+from langchain_safeguard.review.ticket import tickets_of
+from langchain_safeguard.runnables.flow import Both, Judge, Plan, Recall, Run, Step, Wait, flow
 
 Options = Mapping[str, Any]
 
@@ -31,7 +35,9 @@ class Driver:
 
     def __init__(self, plan: Plan, configs: Sequence[RunnableConfig], options: Options) -> None:
         """Store."""
-        self._plan = plan
+        # What a ticket stands for is looked up before the steps begin.
+        held = any(map(tickets_of, configs))
+        self._plan = replace(plan, mode="sequential") if held else plan
         self._configs = configs
         self._options = options
 
@@ -59,10 +65,12 @@ class Driver:
 
     def _perform(self, step: Step) -> Any:
         match step:
+            case Recall():
+                return self._recall(step)
             case Judge():
                 return self._judge(step)
-            case Recall(gate, conversation):
-                return gate.recall(conversation, self._configs[0])
+            case Wait(gate, conversation):
+                return gate.waited(conversation, self._configs[0])
             case Run():
                 return self._run(step)
             case Both(judge, run):
@@ -70,10 +78,12 @@ class Driver:
 
     async def _aperform(self, step: Step) -> Any:
         match step:
+            case Recall():
+                return await self._arecall(step)
             case Judge():
                 return await self._ajudge(step)
-            case Recall(gate, conversation):
-                return await gate.arecall(conversation, self._configs[0])
+            case Wait(gate, conversation):
+                return await gate.awaited(conversation, self._configs[0])
             case Run():
                 return await self._arun(step)
             case Both(judge, run):
@@ -90,6 +100,25 @@ class Driver:
         keeps = [step.outputs.get(item) for item in step.conversations]
         decisions = await step.gate.abatch([*step.conversations.values()], configs, keeps)
         return dict(zip(step.conversations, decisions, strict=True))
+
+    def _recall(self, step: Recall) -> dict[int, Any]:
+        found: dict[int, Any] = {}
+        for item, prompt in step.prompts.items():
+            if not tickets_of(self._configs[item]):
+                continue
+            try:
+                recalled = step.gate.recall(prompt, self._configs[item])
+            except SafeguardError as error:
+                found[item] = error
+            else:
+                found |= {} if recalled is None else {item: recalled.answer}
+        return found
+
+    async def _arecall(self, step: Recall) -> dict[int, Any]:
+        if not any(map(tickets_of, self._configs)):
+            return {}
+        await step.gate.asafeguard()
+        return await asyncio.to_thread(self._recall, step)
 
     def _run(self, step: Run) -> dict[int, Any]:
         if not step.values:

@@ -112,11 +112,22 @@ class Judge:
 
 
 @dataclass(frozen=True, slots=True)
-class Recall:
-    """Look for an answer that waited for a person; the result is what was found."""
+class Wait:
+    """Look for an answer that waited while a run was interrupted; the result is `Found`."""
 
     gate: Gate
     conversation: Conversation
+
+
+@dataclass(frozen=True, slots=True)
+class Recall:
+    """Ask a gate for answers that were held for review, by item.
+
+    The result is an answer, or why it cannot be had, for each item that has one.
+    """
+
+    gate: Gate
+    prompts: Mapping[int, Conversation]
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,7 +149,7 @@ class Both:
     run: Run
 
 
-Step = Judge | Recall | Run | Both
+Step = Judge | Recall | Wait | Run | Both
 Flow = Generator[Step, Any, list[Any]]
 
 
@@ -166,12 +177,14 @@ def flow(plan: Plan, inputs: Sequence[Any], *, parallel: bool = False) -> Flow:
     if plan.lead is not None:
         outputs |= yield from _lead(plan, plan.lead, passages)
     if len(inputs) == 1 and plan.steps is not None:
-        outputs |= yield from _recall(plan, passages, done)
+        outputs |= yield from _waited(plan, passages, done)
     waiting = {i: passage.value for i, passage in passages.items() if i not in outputs}
     if plan.steps is None:
         outputs |= waiting
     elif waiting:
-        outputs |= yield Run(plan.steps, waiting)
+        if plan.exit is not None:
+            outputs |= yield Recall(plan.exit, {i: passages[i].conversation for i in waiting})
+        outputs |= yield Run(plan.steps, {i: v for i, v in waiting.items() if i not in outputs})
     yield from _leave(plan, passages, outputs, done)
     return [done[item] for item in range(len(inputs))]
 
@@ -212,13 +225,13 @@ def _lead(
     return failed
 
 
-def _recall(
+def _waited(
     plan: Plan, passages: dict[int, Passage], done: dict[int, Any]
 ) -> Generator[Any, Any, dict[int, Any]]:
     """Find an answer that waited for a person; if it is gone, it is refused."""
     if plan.exit is None or not passages:
         return {}
-    found = yield Recall(plan.exit, plan.answered(passages[0], ""))
+    found = yield Wait(plan.exit, plan.answered(passages[0], ""))
     if found is None:
         return {}
     if found.held is not None:

@@ -23,6 +23,7 @@ from langchain.agents.middleware import (
 )
 from langchain_core.messages import AIMessage, AIMessageChunk, AnyMessage, HumanMessage, ToolMessage
 from langchain_core.output_parsers import StrOutputParser
+from langchain_core.runnables import RunnableLambda
 from langchain_core.tools import tool
 from langgraph.checkpoint.memory import InMemorySaver
 from langgraph.graph import START, MessagesState, StateGraph
@@ -38,6 +39,7 @@ from langchain_safeguard import (
     Escalation,
     HeldDatabase,
     HeldResults,
+    HumanReview,
     InputGuard,
     MissingExtraError,
     OutputGuard,
@@ -491,7 +493,7 @@ def test_nobody_is_asked_about_an_answer_in_a_run_that_is_not_saved(
     model = StreamingChatModel(script=UNSAFE)
     built = agent(model, checkpointer=None)
     assert contents(built.invoke(HI))[-1] == ("ai", REFUSAL)
-    assert "EscalationError" in caplog.text
+    assert "the graph needs a checkpointer" in caplog.text
 
 
 @pytest.mark.parametrize("held", [7, HeldResults, "sqlite://user:pa55@host", object()])
@@ -647,6 +649,67 @@ def test_an_answer_in_a_node_that_is_gone_is_refused_and_the_node_goes_on() -> N
     state = built().invoke(Command(resume="yes"), thread())
     assert state["messages"][-1].text == f"{LOST_MESSAGE} yes"
     assert model.tally.calls == 1
+
+
+def test_all_that_was_asked_about_something_that_is_gone_is_passed_over() -> None:
+    saver = InMemorySaver()
+
+    def built() -> Any:
+        def until_it_makes_sense(escalation: Any) -> Any:
+            while (answer := interrupt("what?")) not in ("allow", "block"):
+                pass
+            return answer
+
+        safeguard = people(handlers=[until_it_makes_sense])
+        guarded = guard_model(counting(), safeguard=safeguard)
+
+        def node(state: Any) -> Any:
+            said = guarded.invoke("hi").text
+            return {"messages": f"{said} {interrupt('after?')}"}
+
+        builder = StateGraph(MessagesState)
+        builder.add_node("node", node)
+        builder.add_edge(START, "node")
+        return builder.compile(checkpointer=saver)
+
+    first = built()
+    first.invoke(HI, thread())
+    for answer in ("hm", "well"):
+        assert first.invoke(Command(resume=answer), thread())["__interrupt__"][0].value == "what?"
+    state = built().invoke(Command(resume="allow"), thread())
+    assert state["__interrupt__"][0].value == "after?"
+    state = built().invoke(Command(resume="yes"), thread())
+    assert state["messages"][-1].text == f"{LOST_MESSAGE} yes"
+
+
+@pytest.mark.parametrize("place", ["agent", "model", "chain", "tool"])
+def test_a_human_review_decides_in_any_of_these_places(run: Any, place: str) -> None:
+    safeguard = people(handlers=[HumanReview()])
+    model = counting()
+    if place == "agent":
+        built = agent(model, around=[SafeguardMiddleware(safeguard=safeguard)])
+    elif place == "tool":
+        note, _ = notebook()
+        model = StreamingChatModel(script=calling("hate"))
+        built = agent(model, [guard_tool(note, safeguard=safeguard, input=False)], around=[])
+    else:
+        guarded: Any = guard_model(model, safeguard=safeguard)
+        if place == "chain":
+            guarded = model | OutputGuard(safeguard=safeguard)
+
+        async def anode(state: Any) -> Any:
+            return {"messages": await guarded.ainvoke("hi")}
+
+        built = graph(RunnableLambda(lambda state: {"messages": guarded.invoke("hi")}, anode))
+    request = asked(run(built, HI))[0]
+    assert request["action_requests"] and "error" not in request
+    again = asked(run(built, Command(resume="nonsense")))[0]
+    assert "error" in again
+    state = run(built, Command(resume={"decisions": [{"type": "approve"}]}))
+    assert not state.interrupts
+    said = [text for _, text in ran(state)]
+    assert ("noted hate" if place == "tool" else "Take bomb number 1.") in said
+    assert model.tally.calls == (2 if place == "tool" else 1)
 
 
 # --- tools ---
