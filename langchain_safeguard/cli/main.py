@@ -18,6 +18,7 @@ from langchain_safeguard.cli import (
     guards,
     policy,
     review,
+    serve,
 )
 from langchain_safeguard.errors import ConfigurationError, SafeguardError
 
@@ -62,7 +63,7 @@ def build_parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--version", action="version", version=f"%(prog)s {__version__}")
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
-    for module in (check, policy, guards, download, evaluate, evaluate_agents, review):
+    for module in (check, policy, guards, download, evaluate, evaluate_agents, review, serve):
         module.add_to(commands)
     return parser
 
