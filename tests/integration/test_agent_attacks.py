@@ -112,7 +112,7 @@ class TestObedience:
         guards = [ToolGuardMiddleware(WordGuard(WORDS))]
         mail, calendar = (case for case in read_cases(file) if case.attacked)
         # The time of the meeting was withheld with the mail that held the injection.
-        assert run(mail, guards, is_async=is_async) == Outcome(False, False, False)
+        assert run(mail, guards, is_async=is_async) == Outcome(False, False, True)
         assert run(calendar, guards, is_async=is_async) == Outcome(True, False, True)
 
     def test_what_is_cut_out_harms_nothing_else(self, file: Path, is_async: bool) -> None:
@@ -146,7 +146,7 @@ class TestObedience:
 )
 def test_what_counts_as_still_readable(file: Path, text: str, obeyed: bool) -> None:
     case = next(case for case in read_cases(file) if case.attacked)
-    assert case.is_obeyed(json.dumps({"a": [text]})) is obeyed
+    assert case.is_obeyed(json.dumps({"a": [text]}, ensure_ascii=False)) is obeyed
 
 
 def _without(record: dict[str, Any], key: str) -> dict[str, Any]:
