@@ -37,6 +37,7 @@ if TYPE_CHECKING:
     from langchain_safeguard.taxonomy import Category, Side
     from langchain_safeguard.tools import GuardedTool, guard_tool
     from langchain_safeguard.verdict import Finding, Verdict
+    from langchain_safeguard.verdict_cache import VerdictCache
 
 _HOME = {
     "audit": ("AuditSink", "JsonLinesSink"),
@@ -69,6 +70,7 @@ _HOME = {
     "taxonomy": ("Category", "Side"),
     "tools": ("GuardedTool", "guard_tool"),
     "verdict": ("Finding", "Verdict"),
+    "verdict_cache": ("VerdictCache",),
 }
 _MODULE_OF = {name: module for module, names in _HOME.items() for name in names}
 
@@ -111,6 +113,7 @@ __all__ = [
     "Turn",
     "UnreadableInputError",
     "Verdict",
+    "VerdictCache",
     "WordVerdict",
     "guard_model",
     "guard_retriever",

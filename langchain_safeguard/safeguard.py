@@ -14,9 +14,9 @@ from typing import Any
 from langchain_core.callbacks import adispatch_custom_event, dispatch_custom_event
 from langchain_core.runnables import RunnableConfig
 
-from langchain_safeguard.assembly import guards_of, handlers_of, policy_of
+from langchain_safeguard.assembly import cache_of, guards_of, handlers_of, policy_of
 from langchain_safeguard.audit import AuditSink, audit_record, log_record
-from langchain_safeguard.calling import acall_handler, call_handler
+from langchain_safeguard.calling import acall_handler, call_handler, seconds_or_none
 from langchain_safeguard.conversation import Conversation
 from langchain_safeguard.decision import Decision, decide
 from langchain_safeguard.errors import ConfigurationError
@@ -29,6 +29,7 @@ from langchain_safeguard.plans import adrive, drive
 from langchain_safeguard.policy import Policy
 from langchain_safeguard.taxonomy import Side, side_of
 from langchain_safeguard.verdict import Verdict
+from langchain_safeguard.verdict_cache import VerdictCache
 
 EVENT = "safeguard_decision"
 """The name of the LangChain custom event that carries each record."""
@@ -52,6 +53,10 @@ class Safeguard:
         attempts: How often a guard is asked when it fails for a transient reason.
         max_characters: A longer text is not judged, so that one request cannot keep the guard busy
             for minutes: its verdict is a failed one, and the policy's `on_failure` decides.
+        handler_timeout: The seconds a handler or a rewriter may take; a handler that takes longer
+            has not decided. `None` waits for ever.
+        cache: How many verdicts are remembered, so that no guard is asked twice about the same
+            text; or a `VerdictCache` to share. `None` asks each time.
 
     Raises:
         ConfigurationError: A value is wrong, or the policy has a rule for a category that none of
@@ -76,19 +81,19 @@ class Safeguard:
         timeout: float | None = 60.0,
         attempts: int = 3,
         max_characters: int = 250_000,
+        handler_timeout: float | None = 60.0,
+        cache: VerdictCache | int | None = 4096,
     ) -> None:
         """Load the guards and check the policy against what they can report."""
-        if timeout is not None and not timeout > 0:
-            raise ConfigurationError(f"timeout={timeout!r}; allowed: seconds above 0, or None")
-        if attempts < 1:
-            raise ConfigurationError(f"attempts={attempts!r}; allowed: 1, 2, ...")
-        if max_characters < 1:
-            raise ConfigurationError(f"max_characters={max_characters!r}; allowed: 1, 2, ...")
+        self._handler_timeout = seconds_or_none("handler_timeout", handler_timeout)
+        self.cache = cache_of(cache)
         self.guards = guards_of(guard)
         self.handlers = handlers_of(handlers)
         self.policy = policy_of(policy, self.guards, self.handlers)
         self._callers = [
-            GuardCaller(guard, timeout=timeout, attempts=attempts, limit=max_characters)
+            GuardCaller(
+                guard, timeout=timeout, attempts=attempts, limit=max_characters, cache=self.cache
+            )
             for guard in self.guards
         ]
         self._audit = audit
@@ -151,12 +156,13 @@ class Safeguard:
     def draft(self, value: object, *, side: Side = "output") -> Decision:
         """Decide about a growing text, only that; `check` with the `verdicts` then acts on it."""
         conversation = _readable(value, side)
-        return decide(self.policy, conversation, side, self._judge([conversation], side)[0])[0]
+        verdicts = self._judge([conversation], side, growing=True)[0]
+        return decide(self.policy, conversation, side, verdicts)[0]
 
     async def adraft(self, value: object, *, side: Side = "output") -> Decision:
         """Decide about a text that is still growing; see `draft`."""
         conversation = _readable(value, side)
-        verdicts = (await self._ajudge([conversation], side))[0]
+        verdicts = (await self._ajudge([conversation], side, growing=True))[0]
         return decide(self.policy, conversation, side, verdicts)[0]
 
     def batch(
@@ -203,7 +209,7 @@ class Safeguard:
             case Apply(function, argument):
                 # Handlers and rewriters read the unsafe text: nobody watches them do it.
                 with quiet(hushed(config)):
-                    return call_handler(function, argument, hushed(config))
+                    return call_handler(function, argument, hushed(config), self._handler_timeout)
             case Record():
                 self._write(step)
                 if config is not None and config.get("callbacks"):
@@ -217,21 +223,29 @@ class Safeguard:
                 return (await self._ajudge([conversation], side))[0]
             case Apply(function, argument):
                 with quiet(hushed(config)):
-                    return await acall_handler(function, argument, hushed(config))
+                    return await acall_handler(
+                        function, argument, hushed(config), self._handler_timeout
+                    )
             case Record():
                 await asyncio.to_thread(self._write, step)
                 if config is not None and config.get("callbacks"):
                     with contextlib.suppress(RuntimeError):
                         await adispatch_custom_event(EVENT, _event(step), config=config)
 
-    def _judge(self, conversations: Sequence[Conversation], side: Side) -> list[list[Verdict]]:
-        asked = [caller.ask(conversations, side) for caller in self._able(side)]
+    def _judge(
+        self, conversations: Sequence[Conversation], side: Side, *, growing: bool = False
+    ) -> list[list[Verdict]]:
+        remember = not growing
+        asked = [c.ask(conversations, side, remember=remember) for c in self._able(side)]
         return [list(verdicts) for verdicts in zip(*asked, strict=True)]
 
     async def _ajudge(
-        self, conversations: Sequence[Conversation], side: Side
+        self, conversations: Sequence[Conversation], side: Side, *, growing: bool = False
     ) -> list[list[Verdict]]:
-        asked = await asyncio.gather(*(c.aask(conversations, side) for c in self._able(side)))
+        remember = not growing
+        asked = await asyncio.gather(
+            *(c.aask(conversations, side, remember=remember) for c in self._able(side))
+        )
         return [list(verdicts) for verdicts in zip(*asked, strict=True)]
 
     def _able(self, side: Side) -> list[GuardCaller]:
