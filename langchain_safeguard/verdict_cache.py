@@ -35,7 +35,7 @@ class VerdictCache:
     the texts themselves are not kept. Failed verdicts never are. A policy decides anew each time,
     so one cache serves many. A verdict that comes back is as it was, its latency included.
 
-    An entry of the embedded guard, which scores every category, takes about 2 KB; one of a guard
+    An entry of the embedded guard, which scores every category, takes about 2.5 KB; one of a guard
     that names what it finds, about 0.5 KB. It is safe under threads and asyncio.
 
     Args:
