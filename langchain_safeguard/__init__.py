@@ -26,7 +26,13 @@ if TYPE_CHECKING:
         SafeguardError,
         UnreadableInputError,
     )
-    from langchain_safeguard.escalation import Escalation, Resolution, SecondOpinion
+    from langchain_safeguard.escalation import (
+        Escalation,
+        Resolution,
+        SecondOpinion,
+        Webhook,
+        verify_signature,
+    )
     from langchain_safeguard.guarded_retriever import GuardedRetriever, guard_retriever
     from langchain_safeguard.guards import Guard, SequenceClassifier, WordVerdict
     from langchain_safeguard.loading import list_guards, load_guard
@@ -59,7 +65,7 @@ _HOME = {
         "SafeguardError",
         "UnreadableInputError",
     ),
-    "escalation": ("Escalation", "Resolution", "SecondOpinion"),
+    "escalation": ("Escalation", "Resolution", "SecondOpinion", "Webhook", "verify_signature"),
     "guarded_retriever": ("GuardedRetriever", "guard_retriever"),
     "guards": ("Guard", "SequenceClassifier", "WordVerdict"),
     "loading": ("list_guards", "load_guard"),
@@ -114,6 +120,7 @@ __all__ = [
     "UnreadableInputError",
     "Verdict",
     "VerdictCache",
+    "Webhook",
     "WordVerdict",
     "guard_model",
     "guard_retriever",
@@ -121,6 +128,7 @@ __all__ = [
     "guarded",
     "list_guards",
     "load_guard",
+    "verify_signature",
 ]
 
 try:
