@@ -233,13 +233,13 @@ class _Grey(Guard):
 
 
 def _policy(form: str, folder: Path) -> Any:
-    rules = [{"category": "hate", "action": "flag", "threshold": 0.2}]
+    rules = [{"categories": "hate", "action": "flag", "threshold": 0.2}]
     if form == "policy":
         return Policy(rules=(Rule("hate", "flag", 0.2),))
     if form == "dict":
         return {"rules": rules}
     path = folder / "second.yaml"
-    path.write_text("rules:\n  - category: hate\n    action: flag\n    threshold: 0.2\n")
+    path.write_text("rules:\n  - categories: hate\n    action: flag\n    threshold: 0.2\n")
     return str(path) if form == "text" else path
 
 
@@ -253,7 +253,7 @@ def test_a_second_opinion_reads_its_policy_in_every_form(
 
 
 @pytest.mark.parametrize(
-    "policy", [5, {"rules": [{"category": "fraud", "action": "block"}]}, {"defualt": "block"}]
+    "policy", [5, {"rules": [{"categories": "fraud", "action": "block"}]}, {"defualt": "block"}]
 )
 def test_a_second_opinion_names_what_is_wrong_with_its_policy(policy: Any) -> None:
     with pytest.raises(ConfigurationError, match="allowed"):
