@@ -9,16 +9,22 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Protocol, TypeGuard
 
 from langchain_safeguard.errors import ConfigurationError
+from langchain_safeguard.threads import in_thread
 from langchain_safeguard.verdict import Verdict
 
 logger = logging.getLogger(__name__)
+
+_THREAD = "verdict-store"
+_PATIENCE = 1.0
+"""The seconds a store may take."""
 
 
 class VerdictStore(Protocol):
     """Where verdicts are kept beyond one process, behind the memory of a `VerdictCache`.
 
-    It is called from many threads at once, and bounds its own time. Whatever it raises, and
-    whatever it returns that is no sound verdict, means that the guard is asked.
+    It is called from many threads at once, each time in a new one. Whatever it raises, whatever it
+    returns that is no sound verdict, and taking longer than a second, means that the guard is
+    asked. A call that is not waited for any longer goes on: a store needs time limits of its own.
     """
 
     def read(self, keys: Sequence[str]) -> Sequence[Verdict | None]:
@@ -107,7 +113,8 @@ class VerdictCache:
         if self._store is None or not sound:
             return
         try:
-            self._store.write(sound)
+            store = self._store
+            in_thread(lambda: store.write(sound), _THREAD).result(_PATIENCE)
         except Exception as error:
             logger.warning("the verdict store could not be written: %s", type(error).__name__)
 
@@ -135,7 +142,8 @@ class VerdictCache:
     @staticmethod
     def _read(store: VerdictStore, keys: Sequence[str]) -> dict[str, Verdict]:
         try:
-            found = dict(zip(keys, store.read(keys), strict=True))
+            read = in_thread(lambda: store.read(keys), _THREAD).result(_PATIENCE)
+            found = dict(zip(keys, read, strict=True))
         except Exception as error:
             logger.warning("the verdict store could not be read: %s", type(error).__name__)
             return {}

