@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     )
     from langchain_safeguard.escalation import (
         Escalation,
+        HumanReview,
         Resolution,
         SecondOpinion,
         Webhook,
@@ -37,6 +38,8 @@ if TYPE_CHECKING:
     from langchain_safeguard.guards import Guard, SequenceClassifier, WordVerdict
     from langchain_safeguard.loading import list_guards, load_guard
     from langchain_safeguard.policy import Action, Policy, Rule
+    from langchain_safeguard.review.queue import ReviewQueue
+    from langchain_safeguard.review.ticket import Ticket, with_ticket
     from langchain_safeguard.rewriters import Redact, Replace
     from langchain_safeguard.runnables import InputGuard, OutputGuard, guarded
     from langchain_safeguard.safeguard import Safeguard
@@ -65,11 +68,20 @@ _HOME = {
         "SafeguardError",
         "UnreadableInputError",
     ),
-    "escalation": ("Escalation", "Resolution", "SecondOpinion", "Webhook", "verify_signature"),
+    "escalation": (
+        "Escalation",
+        "HumanReview",
+        "Resolution",
+        "SecondOpinion",
+        "Webhook",
+        "verify_signature",
+    ),
     "guarded_retriever": ("GuardedRetriever", "guard_retriever"),
     "guards": ("Guard", "SequenceClassifier", "WordVerdict"),
     "loading": ("list_guards", "load_guard"),
     "policy": ("Action", "Policy", "Rule"),
+    "review.queue": ("ReviewQueue",),
+    "review.ticket": ("Ticket", "with_ticket"),
     "rewriters": ("Redact", "Replace"),
     "runnables": ("InputGuard", "OutputGuard", "guarded"),
     "safeguard": ("Safeguard",),
@@ -101,6 +113,7 @@ __all__ = [
     "GuardedChatModel",
     "GuardedRetriever",
     "GuardedTool",
+    "HumanReview",
     "InputGuard",
     "JsonLinesSink",
     "MissingExtraError",
@@ -110,12 +123,14 @@ __all__ = [
     "Redact",
     "Replace",
     "Resolution",
+    "ReviewQueue",
     "Rule",
     "Safeguard",
     "SafeguardError",
     "SecondOpinion",
     "SequenceClassifier",
     "Side",
+    "Ticket",
     "Turn",
     "UnreadableInputError",
     "Verdict",
@@ -129,6 +144,7 @@ __all__ = [
     "list_guards",
     "load_guard",
     "verify_signature",
+    "with_ticket",
 ]
 
 try:

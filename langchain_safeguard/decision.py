@@ -29,6 +29,8 @@ class Decision:
         decision_id: The same for the same text, side, policy and guards.
         unchecked: Parts that were not judged.
         resolved_by: The escalation handler that decided, if one did.
+        ticket: The review ticket under which a person is asked, until they have decided: the text
+            is blocked so long. `with_ticket` releases what they decide.
     """
 
     action: Action
@@ -41,6 +43,7 @@ class Decision:
     decision_id: str
     unchecked: tuple[str, ...] = ()
     resolved_by: str | None = None
+    ticket: str | None = None
 
     @property
     def passes(self) -> bool:
@@ -69,6 +72,7 @@ class Decision:
             "failed": self.failed,
             "unchecked": list(self.unchecked),
             "resolved_by": self.resolved_by,
+            "ticket": self.ticket,
         }
 
 

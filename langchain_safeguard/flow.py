@@ -14,6 +14,7 @@ from typing import Any
 
 from langchain_safeguard.conversation import Conversation
 from langchain_safeguard.decision import Decision, decide
+from langchain_safeguard.errors import ReviewSetupError, SafeguardError
 from langchain_safeguard.escalation.base import Escalation, Handler, Resolution, resolution_of
 from langchain_safeguard.policy import Action, Policy, Rule
 from langchain_safeguard.rewriters import as_rewriter, rewritten
@@ -115,9 +116,11 @@ def _escalate(
         try:
             resolution = resolution_of((yield Apply(handlers[name], request)))
         except Exception as error:
-            if is_control_flow(error):
+            if is_control_flow(error) or isinstance(error, ReviewSetupError):
                 raise
-            logger.error("handler %r could not decide: %s", name, type(error).__name__)
+            # Errors of ours hold no checked text, and say what to do.
+            reason = error if isinstance(error, SafeguardError) else type(error).__name__
+            logger.error("handler %r could not decide: %s", name, reason)
             continue
         if resolution is not None:
             return _resolved(request, resolution, name)
@@ -130,7 +133,9 @@ def _resolved(request: Escalation, resolution: Resolution, name: str) -> Decisio
         request.decision,
         action=resolution.action,
         text=request.decision.text if text is None else text,
-        resolved_by=name,
+        # A text that is held is not decided about.
+        resolved_by=name if resolution.ticket is None else None,
+        ticket=resolution.ticket,
     )
 
 

@@ -25,6 +25,7 @@ from langchain_safeguard.refusal import (
     rewritten_input,
     with_text,
 )
+from langchain_safeguard.review.ticket import tickets_of
 from langchain_safeguard.safeguard import Safeguard
 
 Messages = Sequence[BaseMessage]
@@ -55,7 +56,15 @@ class _Judge:
     conversation: Conversation
 
 
-_Plan = Generator[_Ask | _Call | _Judge, Any, AIMessage]
+@dataclass(frozen=True, slots=True)
+class _Recall:
+    """Look for the answer that was held for review; the result is that, or `None`."""
+
+    conversation: Conversation
+
+
+_Step = _Ask | _Call | _Judge | _Recall
+_Plan = Generator[_Step, Any, AIMessage]
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,9 +136,11 @@ class GuardedCall:
                 async for chunk in answer:
                     yield chunk
 
-    def _perform(self, step: _Ask | _Call | _Judge) -> Any:
+    def _perform(self, step: _Step) -> Any:
         match step:
-            case _Ask(conversation, asked) if self.parallel:
+            case _Recall(conversation):
+                return self.safeguard.recall(conversation, config=self.config)
+            case _Ask(conversation, asked) if self._at_once:
                 return both(partial(self._check, conversation), partial(self._answer, asked))
             case _Ask(conversation):
                 return self._check(conversation), None
@@ -138,9 +149,11 @@ class GuardedCall:
             case _Judge(conversation):
                 return self.safeguard.check(conversation, side="output", config=self.config)
 
-    async def _aperform(self, step: _Ask | _Call | _Judge) -> Any:
+    async def _aperform(self, step: _Step) -> Any:
         match step:
-            case _Ask(conversation, asked) if self.parallel:
+            case _Recall(conversation):
+                return await self.safeguard.arecall(conversation, config=self.config)
+            case _Ask(conversation, asked) if self._at_once:
                 return await aboth(self._acheck(conversation), self._aanswer(asked))
             case _Ask(conversation):
                 return await self._acheck(conversation), None
@@ -159,6 +172,8 @@ class GuardedCall:
             if not decision.passes:
                 messages, answer = rewritten_input(messages, decision), None
                 prompt = Conversation.of(messages)
+        if answer is None and self.check_output and (recalled := (yield _Recall(prompt))):
+            answer = _whole(recalled.answer)
         if answer is None:
             answer = yield _Call(messages)
         if not self.check_output:
@@ -201,31 +216,49 @@ class GuardedCall:
 
     def _streamed(self, messages: Messages, *, asked: bool) -> Generator[AIMessageChunk]:
         prompt, config = Conversation.of(messages), hushed(self.config)
-        if not (asked or self.parallel):
+        if not (asked or self._at_once):
             _stop_unless_passed(self._check(prompt))
-        chunks = quietly(muted(self.model).stream(messages, config, **self.options), config)
-        if self.parallel and not asked:
+        recalled = self.safeguard.recall(prompt, config=self.config) if self.check_output else None
+        if recalled is None:
+            chunks = quietly(muted(self.model).stream(messages, config, **self.options), config)
+        else:
+            chunks = _once(recalled.answer)
+        if self._at_once and not asked:
             chunks = gated(chunks, partial(self._check, prompt))
         if self.check_output:
             chunks = guarded_stream(chunks, prompt, self.safeguard, **self._window)
         with closing(chunks):
             for chunk in chunks:
-                yield _as_chunk(_own(chunk))
+                yield as_chunk(_own(chunk))
 
     async def _astreamed(
         self, messages: Messages, *, asked: bool
     ) -> AsyncGenerator[AIMessageChunk]:
         prompt, config = Conversation.of(messages), hushed(self.config)
-        if not (asked or self.parallel):
+        if not (asked or self._at_once):
             _stop_unless_passed(await self._acheck(prompt))
-        chunks = aquietly(muted(self.model).astream(messages, config, **self.options), config)
-        if self.parallel and not asked:
+        recalled = None
+        if self.check_output:
+            recalled = await self.safeguard.arecall(prompt, config=self.config)
+        if recalled is None:
+            chunks = aquietly(muted(self.model).astream(messages, config, **self.options), config)
+        else:
+            chunks = _aonce(recalled.answer)
+        if self._at_once and not asked:
             chunks = agated(chunks, self._acheck(prompt))
         if self.check_output:
             chunks = aguarded_stream(chunks, prompt, self.safeguard, **self._window)
         async with aclosing(chunks):
             async for chunk in chunks:
-                yield _as_chunk(_own(chunk))
+                yield as_chunk(_own(chunk))
+
+    @property
+    def _at_once(self) -> bool:
+        """Tell whether the model may work while its input is checked.
+
+        Not if there is a ticket: what it stands for is looked up before the model is called.
+        """
+        return self.parallel and not tickets_of(self.config)
 
     @property
     def _window(self) -> dict[str, Any]:
@@ -257,9 +290,17 @@ def _whole(message: Any) -> AIMessage:
     return own
 
 
-def _as_chunk(message: AIMessage) -> AIMessageChunk:
-    """Return the chunk of a model that does not stream, which answers with a whole message."""
-    if isinstance(message, AIMessageChunk):
+def _once(answer: Any) -> Generator[Any]:
+    yield as_chunk(answer)
+
+
+async def _aonce(answer: Any) -> AsyncGenerator[Any]:
+    yield as_chunk(answer)
+
+
+def as_chunk(message: Any) -> Any:
+    """Return the one chunk of an answer that does not stream; what is no AI message stays."""
+    if isinstance(message, AIMessageChunk) or not isinstance(message, AIMessage):
         return message
     chunk = AIMessageChunk(
         content=message.content,

@@ -20,13 +20,14 @@ from langchain_safeguard.calling import acall_handler, call_handler, seconds_or_
 from langchain_safeguard.conversation import Conversation
 from langchain_safeguard.decision import Decision, decide
 from langchain_safeguard.errors import ConfigurationError
-from langchain_safeguard.escalation.base import Handler
+from langchain_safeguard.escalation.base import Handler, Recalls
 from langchain_safeguard.flow import Apply, Flow, Judge, Record, decision_flow
 from langchain_safeguard.guard_caller import GuardCaller
 from langchain_safeguard.guards.base import Guard
 from langchain_safeguard.hushed import hushed, quiet
 from langchain_safeguard.plans import adrive, drive
 from langchain_safeguard.policy import Policy
+from langchain_safeguard.review.ticket import Recalled, tickets_of
 from langchain_safeguard.taxonomy import Side, side_of
 from langchain_safeguard.verdict import Verdict
 from langchain_safeguard.verdict_cache import VerdictCache
@@ -190,6 +191,35 @@ class Safeguard:
         verdicts = await self._ajudge(conversations, side)
         flows = map(self._flow, conversations, [side] * len(values), verdicts)
         return await asyncio.gather(*map(self._adrive, flows, configs or repeat(None)))
+
+    def recall(
+        self, prompt: Conversation, *, side: Side = "output", config: RunnableConfig | None = None
+    ) -> Recalled | None:
+        """Return the answer to a prompt that a handler holds for review, if the config says so.
+
+        It stands in for calling the model again, and is to be checked as any answer is.
+
+        Args:
+            prompt: What was asked.
+            side: The side on which the answer was judged.
+            config: The run's config; `with_ticket` puts into it which answer is meant.
+
+        Raises:
+            SafeguardError: It cannot be had; whoever holds it says why.
+        """
+        if config is None or not tickets_of(config):
+            return None
+        handlers: list[object] = [*self.handlers.values()]
+        holders = [each for each in handlers if isinstance(each, Recalls)]
+        return next(filter(None, (each.recall(prompt, side, config) for each in holders)), None)
+
+    async def arecall(
+        self, prompt: Conversation, *, side: Side = "output", config: RunnableConfig | None = None
+    ) -> Recalled | None:
+        """Return an answer that is held, without blocking the event loop; see `recall`."""
+        if config is None or not tickets_of(config):
+            return None
+        return await asyncio.to_thread(self.recall, prompt, side=side, config=config)
 
     def _flow(
         self, conversation: Conversation, side: Side, verdicts: Sequence[Verdict] | None = None

@@ -110,6 +110,17 @@ class Judge:
 
 
 @dataclass(frozen=True, slots=True)
+class Recall:
+    """Ask a gate for answers that were held for review, by item.
+
+    The result is an answer, or why it cannot be had, for each item that has one.
+    """
+
+    gate: Gate
+    prompts: Mapping[int, Conversation]
+
+
+@dataclass(frozen=True, slots=True)
 class Run:
     """Call steps on values, by item; the result is an output, or an exception, for each."""
 
@@ -128,7 +139,7 @@ class Both:
     run: Run
 
 
-Flow = Generator[Judge | Run | Both, Any, list[Any]]
+Flow = Generator[Judge | Recall | Run | Both, Any, list[Any]]
 
 
 def flow(plan: Plan, inputs: Sequence[Any], *, parallel: bool = False) -> Flow:
@@ -158,7 +169,9 @@ def flow(plan: Plan, inputs: Sequence[Any], *, parallel: bool = False) -> Flow:
     if plan.steps is None:
         outputs |= waiting
     elif waiting:
-        outputs |= yield Run(plan.steps, waiting)
+        if plan.exit is not None:
+            outputs |= yield Recall(plan.exit, {i: passages[i].conversation for i in waiting})
+        outputs |= yield Run(plan.steps, {i: v for i, v in waiting.items() if i not in outputs})
     yield from _leave(plan, passages, outputs, done)
     return [done[item] for item in range(len(inputs))]
 

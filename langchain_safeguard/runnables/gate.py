@@ -22,6 +22,7 @@ from langchain_safeguard.guards import Guard
 from langchain_safeguard.loading import check_name, judges
 from langchain_safeguard.policy import Action, Policy
 from langchain_safeguard.refusal import recorded, refusal_message, refused, with_text
+from langchain_safeguard.review.ticket import Recalled
 from langchain_safeguard.safeguard import Safeguard
 from langchain_safeguard.taxonomy import Side
 
@@ -97,6 +98,15 @@ class Gate:
         if self._safeguard is not None:
             return self._safeguard
         return await asyncio.to_thread(lambda: self.safeguard)
+
+    def recall(self, prompt: Conversation, config: RunnableConfig) -> Recalled | None:
+        """Return the answer to a prompt that is held for review, if the config says so."""
+        return self.safeguard.recall(prompt, side=self.side, config=config)
+
+    async def arecall(self, prompt: Conversation, config: RunnableConfig) -> Recalled | None:
+        """Return the answer to a prompt that is held for review, if the config says so."""
+        safeguard = await self.asafeguard()
+        return await safeguard.arecall(prompt, side=self.side, config=config)
 
     def check(self, conversation: Conversation, config: RunnableConfig) -> Decision:
         """Decide about the end of a conversation."""

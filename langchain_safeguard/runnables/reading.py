@@ -31,7 +31,7 @@ def answered(conversation: Conversation, answer: object) -> Conversation:
         return conversation.answered(answer)
     if isinstance(answer, list) and answer and all(isinstance(a, BaseMessage) for a in answer):
         return conversation.answered(answer)
-    return conversation.answered("\n".join(_texts(answer)))
+    return conversation.answered("\n".join(_texts(answer)), answer)
 
 
 def _texts(value: object) -> Iterator[str]:

@@ -21,7 +21,7 @@ FLOORS = [
     {"engines", "rewriters", "stage", "calling", "verdict_cache"},
     {"policy", "policy_file"},
     {"guards", "decision"},
-    {"loading", "audit", "guard_caller"},
+    {"loading", "audit", "guard_caller", "review"},
     {"assembly"},
     {"escalation"},
     {"flow", "training"},
