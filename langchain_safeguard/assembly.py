@@ -40,7 +40,7 @@ def handlers_of(handlers: Sequence[Handler] | Mapping[str, Handler]) -> dict[str
     if isinstance(given, str) or not isinstance(given, Mapping | Sequence):
         raise ConfigurationError(f"handlers={given!r}; allowed: a list or a dict of handlers")
     for handler in handlers.values() if isinstance(handlers, Mapping) else handlers:
-        if not isinstance(handler, Runnable) and not callable(handler):
+        if isinstance(handler, type) or not (isinstance(handler, Runnable) or callable(handler)):
             raise ConfigurationError(
                 f"handler {handler!r}; allowed: a function, a SecondOpinion, a Runnable, ..."
             )

@@ -73,7 +73,8 @@ class Webhook:
     breaks off, and after the statuses 429 and 5xx, not earlier than `Retry-After` says.
 
     Args:
-        url: Where to post; `https`, or `http` on this machine.
+        url: Where to post; `https`, or `http` on this machine. Put no secret into it: httpx logs
+            addresses at level INFO.
         secret: Signs the requests.
         timeout: The seconds until an answer must be there, all attempts together.
         attempts: How often to post at most.
@@ -125,7 +126,7 @@ class Webhook:
 
     def __repr__(self) -> str:
         """Return the host alone: paths and queries of webhooks are often secret."""
-        return f"Webhook({self._url.scheme}://{self._url.host})"
+        return f"Webhook({self._url.scheme}://{self._url.netloc.decode()})"
 
     def __call__(self, escalation: Escalation) -> Resolution | None:
         """Ask, and wait for the answer.

@@ -205,7 +205,9 @@ def test_a_wrong_count_is_named(option: str, value: Any) -> None:
         Safeguard(WordGuard(), **{option: value})
 
 
-@pytest.mark.parametrize("handlers", [5, "allow", None, [5], ["allow"], {"person": "allow"}])
+@pytest.mark.parametrize(
+    "handlers", [5, "allow", None, [5], ["allow"], [SecondOpinion], {"person": "allow"}]
+)
 def test_what_is_no_handler_is_named(handlers: Any) -> None:
     with pytest.raises(ConfigurationError, match="handler"):
         Safeguard(WordGuard(), handlers=handlers)
