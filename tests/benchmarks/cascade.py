@@ -1,6 +1,6 @@
 """What a cascade costs and gains: embedded guard, generative judge, and one behind the other.
 
-    python tests/benchmarks/cascade.py --data rows.jsonl.gz [--rows 300] [--seconds 150]
+    python -m tests.benchmarks.cascade --data rows.jsonl.gz [--rows 300] [--seconds 150]
         [--low 0.2] [--high 0.8] [--seed 0]
 
 The files hold labelled rows, as `langchain-safeguard evaluate` reads them; a sample of them, the

@@ -1,20 +1,23 @@
 """What the verdict cache saves an agent: guard calls and time, with it and without, side by side.
 
-    python tests/benchmarks/verdict_cache.py [--turns 20]
+    python -m tests.benchmarks.verdict_cache [--turns 20] [--judge-turns 8]
 
 A conversation of so many turns: each time the user asks, a scripted model calls a tool, reads its
 result and answers. `SafeguardMiddleware` and `ToolGuardMiddleware` check all of it with the
 embedded guard. In the first part the client sends the whole conversation each time, as clients of
 stateless servers do; in the second a checkpointer keeps it, so that the middleware itself knows
 which turns it has checked; in the third a client sends the last turn again, as after a lost
-connection. Both agents take each turn one after the other, so that whatever else the machine does
-meets both; times are wall-clock times of the whole agent.
+connection. The fourth is as the first, for a guard that is a language model: SmolLM2-135M with a
+question and two words, whose engine has a cache of its own for what it has read. Both agents take
+each turn one after the other, so that whatever else the machine does meets both; times are wall-
+clock times of the whole agent.
 """
 
 from __future__ import annotations
 
 import argparse
 import time
+from collections.abc import Sequence
 from typing import Any
 
 from langchain.agents import create_agent
@@ -23,11 +26,13 @@ from langchain_core.messages import AIMessage, BaseMessage, HumanMessage, ToolMe
 from langchain_core.outputs import ChatGeneration, ChatResult
 from langchain_core.tools import tool
 from langgraph.checkpoint.memory import InMemorySaver
+from transformers.utils import logging
 
-from langchain_safeguard import Guard, Safeguard
+from langchain_safeguard import Action, Guard, Policy, Safeguard
 from langchain_safeguard.guards import ModelGuard
 from langchain_safeguard.loading import load_guard
 from langchain_safeguard.middleware import SafeguardMiddleware, ToolGuardMiddleware
+from tests.benchmarks.cascade import judges
 
 RETRIES = 5
 TOPICS = ["bread", "tomatoes", "a bicycle", "a tent", "old books", "a guitar", "candles", "soup"]
@@ -73,7 +78,8 @@ class Agent:
 
     def __init__(self, guard: Guard, *, cache: int | None, keeps: bool) -> None:
         self.guard = guard
-        safeguard = Safeguard(guard, cache=cache, audit=None)
+        # What is measured does not depend on what is found.
+        safeguard = Safeguard(guard, Policy(default=Action.FLAG), cache=cache, audit=None)
         layers = [
             SafeguardMiddleware(safeguard=safeguard),
             ToolGuardMiddleware(safeguard=safeguard),
@@ -97,7 +103,7 @@ class Agent:
         self._send()
 
     def _send(self) -> list[BaseMessage]:
-        assert isinstance(self.guard, ModelGuard), "the embedded guard counts what it judges"
+        assert isinstance(self.guard, ModelGuard), "both guards count what they judge"
         before, begin = self.guard.stats["checks"], time.perf_counter()
         state = self._agent.invoke({"messages": self._sent}, {"configurable": {"thread_id": "one"}})
         self.seconds += time.perf_counter() - begin
@@ -107,16 +113,23 @@ class Agent:
         return messages
 
 
-def compare(title: str, turns: int, guard: Guard, *, keeps: bool, retries: bool = False) -> None:
+def question(number: int) -> str:
+    """Return what the user asks in a turn."""
+    return f"How do I take care of {TOPICS[number % len(TOPICS)]} in week {number + 1}?"
+
+
+def compare(
+    title: str, turns: int, guards: Sequence[Guard], *, keeps: bool = False, retries: bool = False
+) -> None:
     """Let both agents take the same turns, one after the other, and print what it took them."""
     agents = {
-        "without cache": Agent(guard, cache=None, keeps=keeps),
-        "with cache": Agent(guard, cache=4096, keeps=keeps),
+        "without cache": Agent(guards[0], cache=None, keeps=keeps),
+        "with cache": Agent(guards[-1], cache=4096, keeps=keeps),
     }
     for number in range(turns):
-        question = f"How do I take care of {TOPICS[number % len(TOPICS)]} in week {number + 1}?"
-        for agent in agents.values():
-            agent.say(question)
+        # In turns: who comes second finds the processor's caches warm.
+        for agent in sorted(agents.values(), key=id, reverse=number % 2 == 0):
+            agent.say(question(number))
     if retries:
         for agent in agents.values():
             agent.judged, agent.seconds = 0, 0.0
@@ -134,12 +147,22 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawTextHelpFormatter
     )
     parser.add_argument("--turns", type=int, default=20)
-    turns = parser.parse_args().turns
+    parser.add_argument("--judge-turns", type=int, default=8)
+    options = parser.parse_args()
+    turns, few = options.turns, options.judge_turns
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()
     guard = load_guard()
-    Agent(guard, cache=None, keeps=False).say("Hello, how do I keep bread?")
-    compare(f"{turns} turns, the client sends all of them", turns, guard, keeps=False)
-    compare(f"{turns} turns, a checkpointer keeps them", turns, guard, keeps=True)
-    compare(f"turn {turns} sent {RETRIES} times more", turns, guard, keeps=False, retries=True)
+    first = Agent(guard, cache=None, keeps=False)
+    for number in range(turns):
+        # The first text of each length costs more than all later ones.
+        first.say(question(number))
+    compare(f"{turns} turns, the client sends all of them", turns, [guard])
+    compare(f"{turns} turns, a checkpointer keeps them", turns, [guard], keeps=True)
+    compare(f"turn {turns} sent {RETRIES} times more", turns, [guard], retries=True)
+    if few:
+        # One each, so that neither profits from what the other one's engine has read.
+        compare(f"{few} turns, all of them sent, a language model judges", few, judges(2))
 
 
 if __name__ == "__main__":
