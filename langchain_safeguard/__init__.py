@@ -36,6 +36,8 @@ if TYPE_CHECKING:
     )
     from langchain_safeguard.guarded_retriever import GuardedRetriever, guard_retriever
     from langchain_safeguard.guards import Guard, SequenceClassifier, WordVerdict
+    from langchain_safeguard.held import HeldResults
+    from langchain_safeguard.held_database import HeldDatabase
     from langchain_safeguard.loading import list_guards, load_guard
     from langchain_safeguard.policy import Action, Policy, Rule
     from langchain_safeguard.review.queue import ReviewQueue
@@ -78,6 +80,8 @@ _HOME = {
     ),
     "guarded_retriever": ("GuardedRetriever", "guard_retriever"),
     "guards": ("Guard", "SequenceClassifier", "WordVerdict"),
+    "held": ("HeldResults",),
+    "held_database": ("HeldDatabase",),
     "loading": ("list_guards", "load_guard"),
     "policy": ("Action", "Policy", "Rule"),
     "review.queue": ("ReviewQueue",),
@@ -113,6 +117,8 @@ __all__ = [
     "GuardedChatModel",
     "GuardedRetriever",
     "GuardedTool",
+    "HeldDatabase",
+    "HeldResults",
     "HumanReview",
     "InputGuard",
     "JsonLinesSink",

@@ -509,9 +509,11 @@ def test_nobody_can_approve_an_answer_that_is_then_made_anew(run: Any) -> None:
     handlers = [lambda escalation: interrupt(escalation.text)]
     safeguard = Safeguard(WordGuard(), policy, handlers=handlers)
     around = [SafeguardMiddleware(safeguard=safeguard)]
-    state = run(agent(llm, around=around, checkpointer=InMemorySaver()), HI, thread())
-    assert "__interrupt__" not in state
-    assert contents(state)[-1] == ("ai", REFUSAL)
+    built = agent(llm, around=around, checkpointer=InMemorySaver())
+    assert run(built, HI, thread())["__interrupt__"][0].value == "Take bomb number 1."
+    state = run(built, Command(resume="allow"), thread())
+    assert contents(state)[-1] == ("ai", "Take bomb number 1.")
+    assert llm.tally.calls == 1
 
 
 @pytest.mark.parametrize(("answer", "expected"), [("allow", UNSAFE), ("block", REFUSAL)])
