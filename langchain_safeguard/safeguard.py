@@ -14,8 +14,9 @@ from typing import Any
 from langchain_core.callbacks import adispatch_custom_event, dispatch_custom_event
 from langchain_core.runnables import RunnableConfig
 
-from langchain_safeguard.assembly import guards_of, handlers_of, policy_of
+from langchain_safeguard.assembly import cache_of, guards_of, handlers_of, policy_of
 from langchain_safeguard.audit import AuditSink, audit_record, log_record
+from langchain_safeguard.calling import seconds_or_none
 from langchain_safeguard.conversation import Conversation
 from langchain_safeguard.decision import Decision, decide
 from langchain_safeguard.errors import ConfigurationError
@@ -29,6 +30,7 @@ from langchain_safeguard.policy import Policy
 from langchain_safeguard.review.ticket import Recalled, tickets_of
 from langchain_safeguard.taxonomy import Side, side_of
 from langchain_safeguard.verdict import Verdict
+from langchain_safeguard.verdict_cache import VerdictCache
 from langchain_safeguard.waiting import Asking, Interrupted, Waiting
 
 EVENT = "safeguard_decision"
@@ -53,6 +55,9 @@ class Safeguard:
         attempts: How often a guard is asked when it fails for a transient reason.
         max_characters: A longer text is not judged, so that one request cannot keep the guard busy
             for minutes: its verdict is a failed one, and the policy's `on_failure` decides.
+        handler_timeout: The seconds a handler or a rewriter may take; `None` waits for ever.
+        cache: How many verdicts are remembered, so that no guard is asked twice about the same
+            text; or a `VerdictCache` to share. `None` asks each time.
         held: Where answers and results wait while a handler asks a person by interrupting a
             LangGraph run: in this process (`HeldResults`), or in a database (`HeldDatabase`).
 
@@ -79,31 +84,34 @@ class Safeguard:
         timeout: float | None = 60.0,
         attempts: int = 3,
         max_characters: int = 250_000,
+        handler_timeout: float | None = 60.0,
+        cache: VerdictCache | int | None = 4096,
         held: HeldStore | None = None,
     ) -> None:
         """Load the guards and check the policy against what they can report."""
-        if timeout is not None and not timeout > 0:
-            raise ConfigurationError(f"timeout={timeout!r}; allowed: seconds above 0, or None")
-        if attempts < 1:
-            raise ConfigurationError(f"attempts={attempts!r}; allowed: 1, 2, ...")
-        if max_characters < 1:
-            raise ConfigurationError(f"max_characters={max_characters!r}; allowed: 1, 2, ...")
         if held is not None and (isinstance(held, type) or not isinstance(held, HeldStore)):
             raise ConfigurationError(
                 f"held: a {type(held).__name__}; allowed: HeldResults(), HeldDatabase(url), or a "
                 "store of your own"
             )
+        self.cache = cache_of(cache)
         self.guards = guards_of(guard)
         self.handlers = handlers_of(handlers)
         self.policy = policy_of(policy, self.guards, self.handlers)
         self._callers = [
-            GuardCaller(guard, timeout=timeout, attempts=attempts, limit=max_characters)
+            GuardCaller(
+                guard, timeout=timeout, attempts=attempts, limit=max_characters, cache=self.cache
+            )
             for guard in self.guards
         ]
         self._audit = audit
         self._audit_text = audit_text
         self.waiting = Waiting.of(
-            held or HeldResults(), self.guards, self.policy, active=bool(self.handlers)
+            held or HeldResults(),
+            self.guards,
+            self.policy,
+            active=bool(self.handlers),
+            patience=seconds_or_none("handler_timeout", handler_timeout),
         )
 
     def variant(self, policy: Any = None, *, recorded: bool = True) -> Safeguard:
@@ -181,12 +189,13 @@ class Safeguard:
     def draft(self, value: object, *, side: Side = "output") -> Decision:
         """Decide about a growing text, only that; `check` with the `verdicts` then acts on it."""
         conversation = _readable(value, side)
-        return decide(self.policy, conversation, side, self._judge([conversation], side)[0])[0]
+        verdicts = self._judge([conversation], side, growing=True)[0]
+        return decide(self.policy, conversation, side, verdicts)[0]
 
     async def adraft(self, value: object, *, side: Side = "output") -> Decision:
         """Decide about a text that is still growing; see `draft`."""
         conversation = _readable(value, side)
-        verdicts = (await self._ajudge([conversation], side))[0]
+        verdicts = (await self._ajudge([conversation], side, growing=True))[0]
         return decide(self.policy, conversation, side, verdicts)[0]
 
     def batch(
@@ -303,14 +312,17 @@ class Safeguard:
                     with contextlib.suppress(RuntimeError):
                         await adispatch_custom_event(EVENT, _event(step), config=config)
 
-    def _judge(self, conversations: Sequence[Conversation], side: Side) -> list[list[Verdict]]:
-        asked = [caller.ask(conversations, side) for caller in self._able(side)]
+    def _judge(
+        self, conversations: Sequence[Conversation], side: Side, *, growing: bool = False
+    ) -> list[list[Verdict]]:
+        asked = [c.ask(conversations, side, remember=not growing) for c in self._able(side)]
         return [list(verdicts) for verdicts in zip(*asked, strict=True)]
 
     async def _ajudge(
-        self, conversations: Sequence[Conversation], side: Side
+        self, conversations: Sequence[Conversation], side: Side, *, growing: bool = False
     ) -> list[list[Verdict]]:
-        asked = await asyncio.gather(*(c.aask(conversations, side) for c in self._able(side)))
+        asking = (c.aask(conversations, side, remember=not growing) for c in self._able(side))
+        asked = await asyncio.gather(*asking)
         return [list(verdicts) for verdicts in zip(*asked, strict=True)]
 
     def _able(self, side: Side) -> list[GuardCaller]:

@@ -231,6 +231,9 @@ def guard_tool(
     side `tool_output`, and so is the text of an error it raises: an instruction hidden in a web
     page reaches nobody. A result that a policy has rewritten loses only the part that offends.
 
+    The guard sees the call, and with the result the call that led to it. So that it also sees the
+    conversation before, guard the tools of an agent with `ToolGuardMiddleware`.
+
     A blocked call is not made. The model is told why in a `ToolMessage` with `status="error"`,
     which repeats nothing of what was blocked; its record stands in `response_metadata`. What a
     message carries beside its text, its artifact, is not judged: models do not read it. It goes

@@ -75,20 +75,29 @@ class Waiting:
         owner: What tells this path's questions from others about the same text.
         active: Whether there are handlers at all.
         interrupted: Takes a handler's interrupt where it may not end the run at once.
+        patience: The seconds a handler or a rewriter may take; `None` waits for ever.
     """
 
     store: HeldStore
     owner: str
     active: bool = True
     interrupted: Interrupted | None = None
+    patience: float | None = None
 
     @classmethod
     def of(
-        cls, store: HeldStore, guards: Sequence[Guard], policy: Policy, *, active: bool
+        cls,
+        store: HeldStore,
+        guards: Sequence[Guard],
+        policy: Policy,
+        *,
+        active: bool,
+        patience: float | None,
     ) -> Waiting:
         """Name a path by what judges in it."""
         facts = (policy.fingerprint, [guard.name for guard in guards])
-        return cls(store, hashlib.sha256(repr(facts).encode()).hexdigest()[:16], active)
+        owner = hashlib.sha256(repr(facts).encode()).hexdigest()[:16]
+        return cls(store, owner, active, patience=patience)
 
     def named(self, name: str, interrupted: Interrupted | None = None) -> Waiting:
         """Return the same for one of several places at which this path judges."""
@@ -222,7 +231,7 @@ class Asking:
         # They read the unsafe text: nobody watches them do it.
         with quiet(inside):
             try:
-                return call_handler(function, argument, inside)
+                return call_handler(function, argument, inside, self._waiting.patience)
             except Exception as error:
                 if not (isinstance(argument, Escalation) and is_control_flow(error)):
                     raise
@@ -234,7 +243,7 @@ class Asking:
         inside, interrupt = self._inside(argument), None
         with quiet(inside):
             try:
-                return await acall_handler(function, argument, inside)
+                return await acall_handler(function, argument, inside, self._waiting.patience)
             except Exception as error:
                 if not (isinstance(argument, Escalation) and is_control_flow(error)):
                     raise
