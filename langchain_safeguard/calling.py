@@ -96,7 +96,9 @@ async def _acall(function: Any, argument: Any, config: RunnableConfig | None) ->
         return await acall(argument)
     if inspect.iscoroutinefunction(function):
         return await function(argument)
-    return await asyncio.wrap_future(in_thread(lambda: function(argument), "safeguard-handler"))
+    result = await asyncio.wrap_future(in_thread(lambda: function(argument), "safeguard-handler"))
+    # Of an object whose `__call__` is asynchronous, or a lambda around such a function.
+    return await result if inspect.isawaitable(result) else result
 
 
 def _late(seconds: float) -> EscalationError:

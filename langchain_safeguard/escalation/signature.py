@@ -14,6 +14,7 @@ TIMESTAMP = "Safeguard-Timestamp"
 SIGNATURE = "Safeguard-Signature"
 """The header with `v1=` and the signature, in hexadecimal digits."""
 _VERSION = "v1="
+_SHORTEST = 16
 
 
 def signed_headers(body: bytes, secret: str) -> dict[str, str]:
@@ -61,14 +62,17 @@ def verify_signature(
 
 
 def read_secret(secret: object) -> str:
-    """Check that a secret is a text that is not empty.
+    """Check that a secret is a text that is long enough not to be guessed.
 
     Raises:
         ConfigurationError: It is not; the message does not hold it.
     """
-    if not isinstance(secret, str) or not secret:
-        kind = "an empty text" if secret == "" else f"a {type(secret).__name__}"
-        raise ConfigurationError(f"secret is {kind}; allowed: a text, such as of token_urlsafe()")
+    if not isinstance(secret, str) or len(secret) < _SHORTEST:
+        kind = "too short" if isinstance(secret, str) else f"a {type(secret).__name__}"
+        raise ConfigurationError(
+            f"secret is {kind}; allowed: a text of {_SHORTEST} characters or more, such as of "
+            "secrets.token_urlsafe()"
+        )
     return secret
 
 

@@ -9,6 +9,7 @@ import json
 import logging
 import ssl
 import time
+from datetime import UTC
 from email.utils import parsedate_to_datetime
 from typing import TYPE_CHECKING, Any
 
@@ -74,8 +75,9 @@ class Webhook:
 
     Args:
         url: Where to post; `https`, or `http` on this machine. Put no secret into it: httpx logs
-            addresses at level INFO.
-        secret: Signs the requests.
+            addresses at level INFO. It is reached directly: proxies that environment variables
+            name are not used, since they could read the texts and decide.
+        secret: Signs the requests; 16 characters or more.
         timeout: The seconds until an answer must be there, all attempts together.
         attempts: How often to post at most.
         allow_http: Whether the url may be `http` on another machine, such as inside a cluster.
@@ -162,7 +164,7 @@ class Webhook:
         options, received = self._request(body, key, deadline), bytearray()
         try:
             with (
-                self._httpx.Client(verify=_tls()) as client,
+                self._httpx.Client(verify=_tls(), trust_env=False) as client,
                 client.stream("POST", self._url, **options) as response,
             ):
                 if not _is_decided(response, deadline):
@@ -177,7 +179,7 @@ class Webhook:
         options, received = self._request(body, key, deadline), bytearray()
         try:
             async with (
-                self._httpx.AsyncClient(verify=_tls()) as client,
+                self._httpx.AsyncClient(verify=_tls(), trust_env=False) as client,
                 client.stream("POST", self._url, **options) as response,
             ):
                 if not _is_decided(response, deadline):
@@ -267,7 +269,10 @@ def _retry_after(value: str) -> float:
     if value.isascii() and value.isdigit():
         return float(value)
     try:
-        return max(parsedate_to_datetime(value).timestamp() - time.time(), 0.0)
+        date = parsedate_to_datetime(value)
+        # Dates of HTTP are in UTC, whether they say so or not.
+        date = date if date.tzinfo else date.replace(tzinfo=UTC)
+        return max(date.timestamp() - time.time(), 0.0)
     except (ValueError, OverflowError, OSError):
         return 0.0
 
@@ -290,6 +295,8 @@ def _read_url(url: object, httpx: Any, *, allow_http: bool) -> Any:
         raise ConfigurationError(
             f"url has scheme {read.scheme!r} and host {read.host!r}; allowed: https://host/path"
         )
+    if read.userinfo:
+        raise ConfigurationError("url holds a user or password; the secret signs the requests")
     if read.scheme == "http" and not (allow_http or _is_this_machine(read.host)):
         raise ConfigurationError(
             f"url is http://{read.host}, where everybody on the way can read the texts and write "

@@ -317,6 +317,20 @@ def test_no_answer_is_read_as_more_than_it_says(answered: Any) -> None:
 
 # --- what is configured wrongly ---
 
+
+def test_proxies_of_the_environment_are_not_used(
+    decided: Way, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    refusal = answer('{"action": "block"}')
+    with Receiver([ALLOW]) as proxy, Receiver([refusal]) as receiver:
+        for name in ("HTTP_PROXY", "http_proxy", "ALL_PROXY", "all_proxy"):
+            monkeypatch.setenv(name, proxy.url)
+        for name in ("NO_PROXY", "no_proxy"):
+            monkeypatch.delenv(name, raising=False)
+        assert decided(guarded(receiver.url), "hate").blocked
+    assert (len(proxy.requests), len(receiver.requests)) == (0, 1)
+
+
 WRONG: dict[str, dict[str, Any]] = {
     "http elsewhere": {"url": "http://example.com/hook"},
     "a name that looks local": {"url": "http://localhost.example.com/hook"},
@@ -324,9 +338,11 @@ WRONG: dict[str, dict[str, Any]] = {
     "no scheme": {"url": "example.com/hook"},
     "no host": {"url": "https:///hook"},
     "no address": {"url": "https://[::1/hook"},
+    "a password": {"url": "https://kim:s3cret@example.com/hook"},
     "no text": {"url": 5},
     "no secret": {"secret": ""},
-    "a secret of bytes": {"secret": b"secret"},
+    "a short secret": {"secret": "s3cret"},
+    "a secret of bytes": {"secret": b"a secret of bytes"},
     "secret None": {"secret": None},
     "timeout None": {"timeout": None},
     "timeout 0": {"timeout": 0},
@@ -343,7 +359,7 @@ WRONG: dict[str, dict[str, Any]] = {
 
 @pytest.mark.parametrize("name", WRONG)
 def test_a_wrong_value_is_named(name: str) -> None:
-    options = {"url": "https://example.com/s3cret/path", "secret": "s3cret", **WRONG[name]}
+    options = {"url": "https://example.com/s3cret/path", "secret": SECRET, **WRONG[name]}
     [key] = WRONG[name]
     with pytest.raises(ConfigurationError, match=key) as caught:
         Webhook(**options)
@@ -361,14 +377,14 @@ def test_a_wrong_value_is_named(name: str) -> None:
     ],
 )
 def test_an_address_that_is_safe_enough(url: str, options: dict[str, Any]) -> None:
-    assert Webhook(url, secret="s", **options).name == "webhook"
+    assert Webhook(url, secret=SECRET, **options).name == "webhook"
 
 
 def test_without_httpx_the_error_names_the_extra() -> None:
     code = (
         "import sys; sys.modules['httpx'] = None\n"
         "from langchain_safeguard import MissingExtraError, Webhook\n"
-        "try: Webhook('https://example.com', secret='s')\n"
+        "try: Webhook('https://example.com', secret='a long secret, or so')\n"
         "except MissingExtraError as error: print(error.extra)"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)

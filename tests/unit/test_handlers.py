@@ -191,6 +191,23 @@ def test_an_interrupt_goes_through(timeout: float | None, is_async: bool) -> Non
     assert run(Command(resume="flag")) == {"said": "flag"}
 
 
+class _Asynchronous:
+    async def __call__(self, escalation: Escalation) -> str:
+        await asyncio.sleep(0)
+        return "allow"
+
+
+@pytest.mark.parametrize("handler", [_Asynchronous(), lambda asked: _Asynchronous()(asked)])
+@pytest.mark.parametrize("timeout", [5.0, None])
+def test_whatever_is_asynchronous_is_awaited(handler: Any, timeout: float | None) -> None:
+    safeguard = Safeguard(
+        WordGuard(), ESCALATE, handlers={"late": handler}, handler_timeout=timeout
+    )
+    assert asyncio.run(safeguard.acheck("hate")).action.value == "allow"
+    # Sync code has no event loop for it: it has not decided.
+    assert safeguard.check("hate").blocked
+
+
 @pytest.mark.parametrize("value", [0, -1, True, "5", float("nan"), float("inf")])
 @pytest.mark.parametrize("option", ["timeout", "handler_timeout"])
 def test_a_wrong_time_is_named(option: str, value: Any) -> None:
