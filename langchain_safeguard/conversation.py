@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 from langchain_core.documents import Document
@@ -52,11 +52,14 @@ class Turn:
         role: Who spoke. A role nobody knows is read as `user`: the least trusted.
         text: Everything readable: text, reasoning and tool calls.
         unchecked: What could not be read, one short note each, such as `"image"`.
+        source: What an answer was read from, where it is known. Nobody judges it; a review that
+            takes days needs it to let just this answer out.
     """
 
     role: Role
     text: str
     unchecked: tuple[str, ...] = ()
+    source: object = field(default=None, compare=False, repr=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,9 +79,16 @@ class Conversation:
             return value
         return cls(tuple(_turns(value, _ROLE_OF_SIDE[side])))
 
-    def answered(self, answer: object) -> Conversation:
-        """Return this conversation followed by `answer`, read as the assistant's."""
-        return Conversation((*self.turns, *Conversation.of(answer, "output").turns))
+    def answered(self, answer: object, source: object = None) -> Conversation:
+        """Return this conversation followed by `answer`, read as the assistant's.
+
+        Args:
+            answer: What is read.
+            source: What it stands for, if that is something else.
+        """
+        *before, last = Conversation.of(answer, "output").turns
+        last = replace(last, source=answer if source is None else source)
+        return Conversation((*self.turns, *before, last))
 
     def checked(self, side: Side) -> Turn:
         """Return the part that is judged on `side`, as one turn.
