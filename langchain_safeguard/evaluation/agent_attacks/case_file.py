@@ -131,7 +131,7 @@ class _Book:
                     attacked.append(_attacked(case, injection, attacker))
                     found = _attack_problems(attacked[-1])
                     self.problems.update((at, problem) for problem in found)
-        for line, injection in self._injections:
+        for line, _ in self._injections:
             if line not in tried:
                 self.problems.add((line, "no user task has the tools that it needs"))
         for line, attack in self._attacks:
@@ -182,7 +182,6 @@ def _attacked(case: Case, injection: Injection, attack: Attack) -> Case:
 
 
 def _task_problems(case: Case) -> Iterator[str]:
-    task = case.task
     missing = _missing(case.steps, case.tools)
     if missing is not None:
         yield missing

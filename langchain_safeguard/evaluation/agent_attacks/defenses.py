@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from types import MappingProxyType
 from typing import Any
@@ -38,7 +38,8 @@ def middleware_of(defense: str, safeguard: Safeguard) -> Sequence[AgentMiddlewar
     if defense == "none":
         return []
     if defense.endswith("rewrite"):
-        policy = rewriting(safeguard.policy)
+        reported = {category for guard in safeguard.guards for category in guard.categories}
+        policy = rewriting(safeguard.policy, sorted(reported))
         tools = ToolGuardMiddleware(
             safeguard=safeguard.variant(policy), input=defense.startswith("full")
         )
@@ -49,10 +50,15 @@ def middleware_of(defense: str, safeguard: Safeguard) -> Sequence[AgentMiddlewar
     return [tools]
 
 
-def rewriting(policy: Policy) -> Policy:
-    """Return a policy that cuts out of tools' results what this one blocks."""
+def rewriting(policy: Policy, categories: Iterable[Category]) -> Policy:
+    """Return a policy that cuts out of tools' results what this one blocks.
+
+    Args:
+        policy: The policy.
+        categories: What the guards can report.
+    """
     rules = []
-    for category in Category:
+    for category in categories:
         old = policy.rule_for(category, "tool_output")
         if Action.BLOCK in old.thresholds and Action.REWRITE not in old.thresholds:
             rules.append(

@@ -25,8 +25,8 @@ from typing import Any
 
 from langchain_safeguard.evaluation.agent_attacks.agent import Outcome
 from langchain_safeguard.evaluation.agent_attacks.cases import Case
-from langchain_safeguard.taxonomy import Side
 from langchain_safeguard.tables import markdown_table, text_table
+from langchain_safeguard.taxonomy import Side
 
 _Z = 1.959964
 _ABSENT = "–"
