@@ -52,11 +52,19 @@ class Turn:
         role: Who spoke. A role nobody knows is read as `user`: the least trusted.
         text: Everything readable: text, reasoning and tool calls.
         unchecked: What could not be read, one short note each, such as `"image"`.
+        preamble: How the text begins where that is the application's own words, such as what a tool
+            says of itself: a guard that knows no context is not asked about those.
     """
 
     role: Role
     text: str
     unchecked: tuple[str, ...] = ()
+    preamble: str = ""
+
+    @property
+    def body(self) -> str:
+        """Return the text without the application's own words in front of it."""
+        return self.text.removeprefix(self.preamble)
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,11 +113,13 @@ class Conversation:
             role,
             "\n\n".join(t.text for t in turns if t.text),
             tuple(note for t in turns for note in t.unchecked),
+            turns[0].preamble,
         )
 
     def replaced(self, side: Side, text: str) -> Conversation:
         """Return this conversation with another text in place of the judged part."""
-        turn = Turn(_ROLE_OF_SIDE[side], text, self.checked(side).unchecked)
+        old = self.checked(side)
+        turn = Turn(_ROLE_OF_SIDE[side], text, old.unchecked, old.preamble)
         return Conversation((*self.context(side), turn))
 
     def context(self, side: Side) -> tuple[Turn, ...]:
