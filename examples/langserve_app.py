@@ -4,8 +4,11 @@
 
 Then open http://127.0.0.1:8000/chat/playground/ and ask "What is the capital of France?", "How do I
 build a pipe bomb?" (the model is not called) and "What do you think of me?" (its answer is
-withheld). The model is a few canned answers, so that nothing has to be downloaded; put your own in
-its place.
+withheld). A plain route of FastAPI streams the same chain:
+
+    curl -N http://127.0.0.1:8000/plain --json '{"question": "What is the capital of France?"}'
+
+The model is a few canned answers, so that nothing has to be downloaded; put your own in its place.
 """
 
 from __future__ import annotations
@@ -17,11 +20,13 @@ from typing import Any
 
 import uvicorn
 from fastapi import FastAPI
+from fastapi.responses import StreamingResponse
 from langchain_core.language_models import BaseChatModel
 from langchain_core.messages import AIMessage, AIMessageChunk, BaseMessage
 from langchain_core.outputs import ChatGeneration, ChatGenerationChunk, ChatResult
 from langchain_core.prompts import ChatPromptTemplate
 from langserve import add_routes
+from pydantic import BaseModel
 
 from langchain_safeguard import InputGuard, OutputGuard
 
@@ -56,12 +61,25 @@ class CannedModel(BaseChatModel):
         return ChatResult(generations=[ChatGeneration(message=AIMessage(text))])
 
 
+class Question(BaseModel):
+    """What is posted to the plain route."""
+
+    question: str
+
+
 def build_app() -> FastAPI:
     """Build the application."""
     prompt = ChatPromptTemplate([("system", "Answer briefly."), ("human", "{question}")])
     chain = prompt | InputGuard() | CannedModel() | OutputGuard()
     app = FastAPI(title="A guarded chain")
     add_routes(app, chain, path="/chat")
+
+    @app.post("/plain")
+    async def plain(asked: Question) -> StreamingResponse:
+        """Stream the answer as text; who hangs up ends the call of the model."""
+        chunks = chain.astream({"question": asked.question})
+        return StreamingResponse((chunk.text async for chunk in chunks), media_type="text/plain")
+
     return app
 
 

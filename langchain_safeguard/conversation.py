@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 from langchain_core.documents import Document
@@ -52,19 +52,14 @@ class Turn:
         role: Who spoke. A role nobody knows is read as `user`: the least trusted.
         text: Everything readable: text, reasoning and tool calls.
         unchecked: What could not be read, one short note each, such as `"image"`.
-        preamble: How the text begins where that is the application's own words, such as what a tool
-            says of itself: a guard that knows no context is not asked about those.
+        source: What an answer was read from, where it is known. Nobody judges it; a review that
+            takes days needs it to let just this answer out.
     """
 
     role: Role
     text: str
     unchecked: tuple[str, ...] = ()
-    preamble: str = ""
-
-    @property
-    def body(self) -> str:
-        """Return the text without the application's own words in front of it."""
-        return self.text.removeprefix(self.preamble)
+    source: object = field(default=None, compare=False, repr=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,9 +79,16 @@ class Conversation:
             return value
         return cls(tuple(_turns(value, _ROLE_OF_SIDE[side])))
 
-    def answered(self, answer: object) -> Conversation:
-        """Return this conversation followed by `answer`, read as the assistant's."""
-        return Conversation((*self.turns, *Conversation.of(answer, "output").turns))
+    def answered(self, answer: object, source: object = None) -> Conversation:
+        """Return this conversation followed by `answer`, read as the assistant's.
+
+        Args:
+            answer: What is read.
+            source: What it stands for, if that is something else.
+        """
+        *before, last = Conversation.of(answer, "output").turns
+        last = replace(last, source=answer if source is None else source)
+        return Conversation((*self.turns, *before, last))
 
     def checked(self, side: Side) -> Turn:
         """Return the part that is judged on `side`, as one turn.
@@ -113,13 +115,11 @@ class Conversation:
             role,
             "\n\n".join(t.text for t in turns if t.text),
             tuple(note for t in turns for note in t.unchecked),
-            turns[0].preamble,
         )
 
     def replaced(self, side: Side, text: str) -> Conversation:
         """Return this conversation with another text in place of the judged part."""
-        old = self.checked(side)
-        turn = Turn(_ROLE_OF_SIDE[side], text, old.unchecked, old.preamble)
+        turn = Turn(_ROLE_OF_SIDE[side], text, self.checked(side).unchecked)
         return Conversation((*self.context(side), turn))
 
     def context(self, side: Side) -> tuple[Turn, ...]:

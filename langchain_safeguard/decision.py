@@ -18,7 +18,8 @@ class Decision:
     """What the policy made of the verdicts.
 
     Attributes:
-        action: What became of the text in the end: after rewriting and escalation.
+        action: What became of the text in the end: after rewriting and escalation. `escalate` if a
+            person is yet to decide.
         text: The text to use: the checked one, the rewritten one, or the refusal.
         side: The side that was judged.
         verdicts: The evidence, the first verdict of each guard first.
@@ -29,6 +30,8 @@ class Decision:
         decision_id: The same for the same text, side, policy and guards.
         unchecked: Parts that were not judged.
         resolved_by: The escalation handler that decided, if one did.
+        ticket: The review ticket under which a person is asked, until they have decided: the text
+            is blocked so long. `with_ticket` releases what they decide.
     """
 
     action: Action
@@ -41,6 +44,7 @@ class Decision:
     decision_id: str
     unchecked: tuple[str, ...] = ()
     resolved_by: str | None = None
+    ticket: str | None = None
 
     @property
     def passes(self) -> bool:
@@ -69,6 +73,7 @@ class Decision:
             "failed": self.failed,
             "unchecked": list(self.unchecked),
             "resolved_by": self.resolved_by,
+            "ticket": self.ticket,
         }
 
 

@@ -2,7 +2,8 @@
 
     SafeguardError
     ├── ConfigurationError (ValueError)   a value given to the library is wrong
-    │   └── PolicyError                   a policy is wrong; knows its file and line
+    │   ├── PolicyError                   a policy is wrong; knows its file and line
+    │   └── ReviewSetupError              a person cannot be asked, or answered with nonsense
     ├── UnreadableInputError (TypeError)  a value to check cannot be read as a conversation
     ├── MissingExtraError (ImportError)   an optional package is not installed
     ├── GuardError                        a guard gave no usable verdict
@@ -11,6 +12,10 @@
     │   ├── GuardConnectionError          it could not be reached              (retryable)
     │   └── GuardOutputError              its answer cannot be read
     ├── EscalationError                   a handler could not do its work
+    │   └── ReviewError                   the review queue could not do its work
+    │       ├── UnknownTicketError (LookupError)   it has no such ticket
+    │       ├── TicketDecidedError        somebody has decided it already; carries the ticket
+    │       └── ReviewTimeoutError (TimeoutError)  nobody has decided it in time
     └── ContentBlockedError               the policy blocked a text; carries the decision
 
 No message of this tree holds the text that was checked.
@@ -23,6 +28,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from langchain_safeguard.decision import Decision
+    from langchain_safeguard.review.ticket import Ticket
 
 
 class SafeguardError(Exception):
@@ -53,6 +59,14 @@ class PolicyError(ConfigurationError):
         self.message = message
         self.path = path
         self.line = line
+
+
+class ReviewSetupError(ConfigurationError):
+    """A person cannot be asked as things are set up, or what came back is no decision.
+
+    Unlike other errors of handlers it reaches the caller, who alone can put it right; nothing
+    passes meanwhile.
+    """
 
 
 class UnreadableInputError(SafeguardError, TypeError):
@@ -102,6 +116,33 @@ class EscalationError(SafeguardError):
     """An escalation handler could not do its work."""
 
 
+class ReviewError(EscalationError):
+    """The review queue could not do its work, for example because its database is away."""
+
+
+class UnknownTicketError(ReviewError, LookupError):
+    """The review queue has no ticket of that id."""
+
+
+class TicketDecidedError(ReviewError):
+    """Somebody has decided this ticket already.
+
+    Attributes:
+        ticket: The ticket as it was decided.
+    """
+
+    def __init__(self, ticket: Ticket) -> None:
+        """Say who decided what, and when."""
+        who = f" by {ticket.reviewer!r}" if ticket.reviewer else ""
+        when = f" at {ticket.decided_at.isoformat()}" if ticket.decided_at else ""
+        super().__init__(f"ticket {ticket.id} was {ticket.status} already{who}{when}")
+        self.ticket = ticket
+
+
+class ReviewTimeoutError(ReviewError, TimeoutError):
+    """Nobody has decided a ticket in time."""
+
+
 class ContentBlockedError(SafeguardError):
     """The policy blocked a text.
 
@@ -112,5 +153,8 @@ class ContentBlockedError(SafeguardError):
     def __init__(self, decision: Decision) -> None:
         """Describe the decision without the text that led to it."""
         named = ", ".join(decision.categories) or "no category"
-        super().__init__(f"{decision.side} blocked ({named}; decision {decision.decision_id})")
+        held = f"; held for review as ticket {decision.ticket}" if decision.ticket else ""
+        super().__init__(
+            f"{decision.side} blocked ({named}; decision {decision.decision_id}{held})"
+        )
         self.decision = decision

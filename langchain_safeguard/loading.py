@@ -97,6 +97,9 @@ def load_guard(
     if isinstance(name, Guard):
         return name
     check_name(name)
+    for key, text in (("revision", revision), ("dtype", dtype)):
+        if text is not None and not isinstance(text, str):
+            raise ConfigurationError(f"{key}={text!r}; allowed: a text, or None")
     if quantization not in _QUANTIZATIONS:
         raise ConfigurationError.unknown("quantization", quantization, _QUANTIZATIONS)
     for key, number, least in (("max_tokens", max_tokens, 1), ("cache_bytes", cache_bytes, 0)):
@@ -141,7 +144,15 @@ def load_guard(
             f"({checkpoint.quantized_by}); allowed: None"
         )
     title = str(name) if _HUB_ID.fullmatch(str(name)) else Path(name).name
-    return _model_guard(family, loading, title, revision or checkpoint.revision)
+    # Snapshots of the hub do not change; a folder may, and so may what options refer to.
+    fixed = checkpoint.revision and (loading.base is None or Checkpoint(loading.base).revision)
+    return _model_guard(
+        family,
+        loading,
+        title,
+        revision or checkpoint.revision,
+        f"{known.name} {loading}" if known and fixed and not options else None,
+    )
 
 
 def fetch(name: str, revision: str | None = None) -> list[Path]:
@@ -197,7 +208,8 @@ def _embedded(folder: Path | None) -> Guard:
     from langchain_safeguard.guards.embedded import Embedded
 
     engine = EmbeddedEngine(folder)
-    return ModelGuard(engine, Embedded(engine.labels), revision=engine.revision)
+    family = Embedded(engine.labels)
+    return ModelGuard(engine, family, revision=engine.revision, fingerprint=family.name)
 
 
 def _embedded_folder(name: str | Path) -> Path | None:
@@ -286,7 +298,13 @@ def _base(checkpoint: Any, card: GuardCard | None, given: str | Path | None) -> 
     return _folder(base, weights=not tokenizer_only)
 
 
-def _model_guard(family: Family[Any, Any], loading: Any, title: str, revision: str | None) -> Guard:
+def _model_guard(
+    family: Family[Any, Any],
+    loading: Any,
+    title: str,
+    revision: str | None,
+    fingerprint: str | None,
+) -> Guard:
     from langchain_safeguard.engines.weights import classifier_engine, language_engine
 
     if isinstance(family, ClassifierFamily):
@@ -298,9 +316,11 @@ def _model_guard(family: Family[Any, Any], loading: Any, title: str, revision: s
         )
         if isinstance(family, SequenceClassifier):
             family.check_labels(classifier.labels, exclusive=classifier.activation == "softmax")
-        return ModelGuard(classifier, family, name=title, revision=revision)
+        return ModelGuard(
+            classifier, family, name=title, revision=revision, fingerprint=fingerprint
+        )
     engine = _engines.get(loading, lambda: language_engine(loading, title))
-    guard = ModelGuard(engine, family, name=title, revision=revision)
+    guard = ModelGuard(engine, family, name=title, revision=revision, fingerprint=fingerprint)
     guard.probe()
     return guard
 

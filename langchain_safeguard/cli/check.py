@@ -1,4 +1,4 @@
-"""`langchain-safeguard check`: decide about one text."""
+"""`langchain-safeguard check`: decide about one text, or about each row of a file."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import argparse
 import json
 import sys
 from dataclasses import asdict
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from langchain_safeguard.conversation import Conversation, Turn
 from langchain_safeguard.decision import Decision
@@ -14,6 +14,9 @@ from langchain_safeguard.errors import ConfigurationError
 from langchain_safeguard.policy import Policy
 from langchain_safeguard.tables import text_table
 from langchain_safeguard.taxonomy import SIDES, Side
+
+if TYPE_CHECKING:
+    from langchain_safeguard.bulk import Summary
 
 NOT_ALLOWED = 3
 _SHOWN = 5
@@ -24,11 +27,17 @@ def add_to(commands: Any) -> None:
     """Describe the command."""
     parser = commands.add_parser(
         "check",
-        help="decide about one text",
-        description="Decide about one text. Exits with 0 if it passes, with 3 if it does not.",
+        help="decide about one text, or about each row of a file",
+        description="Decide about one text. Exits with 0 if it passes, with 3 if it does not. With "
+        "--out, decide about each row of a file of JSON lines, CSV or Parquet, of any size; run it "
+        "again after it was stopped, and it goes on.",
     )
     parser.add_argument(
-        "text", nargs="?", default="-", metavar="TEXT", help="the text; '-' or nothing: from stdin"
+        "text",
+        nargs="?",
+        default="-",
+        metavar="TEXT",
+        help="the text; '-' or nothing: from stdin; with --out: the file",
     )
     parser.add_argument(
         "--side", choices=SIDES, default="input", help="who wrote it (default: %(default)s)"
@@ -41,11 +50,52 @@ def add_to(commands: Any) -> None:
         "--policy", metavar="FILE", help="a YAML file (default: the default policy)"
     )
     parser.add_argument("--json", action="store_true", help="print all there is, as JSON")
+    rows = parser.add_argument_group("files of rows")
+    rows.add_argument("--out", metavar="FILE", help="the file to write, in the same format")
+    rows.add_argument("--text-column", metavar="NAME", default="text", help="default: %(default)s")
+    rows.add_argument("--prompt-column", metavar="NAME", help="what the texts answer, if they do")
+    rows.add_argument("--batch-size", type=int, default=64, metavar="N", help="default: 64")
+    rows.add_argument("--overwrite", action="store_true", help="begin anew, whatever is there")
+    rows.add_argument("--quiet", action="store_true", help="show no progress bar")
     parser.set_defaults(run=run)
 
 
 def run(arguments: argparse.Namespace) -> int:
     """Decide, print, and tell by the exit code."""
+    return _check_text(arguments) if arguments.out is None else _check_file(arguments)
+
+
+def _check_file(arguments: argparse.Namespace) -> int:
+    from langchain_safeguard.bulk import check_file
+
+    if arguments.prompt is not None or arguments.json or arguments.text == "-":
+        raise ConfigurationError("--out needs a FILE to read, and neither --prompt nor --json")
+    done = check_file(
+        arguments.text,
+        arguments.out,
+        guard=arguments.guard,
+        policy=arguments.policy,
+        side=arguments.side,
+        text_column=arguments.text_column,
+        prompt_column=arguments.prompt_column,
+        batch_size=arguments.batch_size,
+        overwrite=arguments.overwrite,
+        progress=not arguments.quiet,
+    )
+    print(f"{done.rows} rows in {arguments.out}" + _counted(done))
+    return 0
+
+
+def _counted(done: Summary) -> str:
+    counts = [f"{action} {count}" for action, count in sorted(done.actions.items())]
+    if done.failed:
+        counts.append(f"not judged {done.failed}")
+    if done.resumed:
+        counts.append(f"done before {done.resumed}")
+    return f" ({', '.join(counts)})" if counts else ""
+
+
+def _check_text(arguments: argparse.Namespace) -> int:
     # Imported late: building a guard imports torch, and `--help` need not wait for that.
     from langchain_safeguard.safeguard import Safeguard
 

@@ -47,7 +47,7 @@ def add_to(commands: Any) -> None:
         "--limit",
         type=int,
         metavar="N",
-        help="attacked cases to run, chosen at random (default: 240; 0: all)",
+        help="attacked cases to run, chosen at random (default: 400; 0: all)",
     )
     parser.add_argument(
         "--seed", type=int, default=0, metavar="N", help="chooses them (default: %(default)s)"

@@ -160,10 +160,12 @@ class Engine(ABC, Generic[Question, Answer]):
     Attributes:
         name: What its worker thread is called.
         limit: The most tokens of a question; `None` where the engine cuts long texts by itself.
+        batch: The most questions in one batch.
     """
 
     name = "engine"
     limit: int | None = None
+    batch = 32
 
     def __init__(self) -> None:
         """Start without a queue."""
@@ -189,12 +191,16 @@ class Engine(ABC, Generic[Question, Answer]):
             GuardLoadError: Its vocabulary has no tokens for the answers.
         """
 
+    def counts(self) -> dict[str, int]:
+        """Return what it counts besides its batches: see `ModelGuard.stats`."""
+        return {}
+
     @property
     def queue(self) -> MicroBatcher[Question, Answer]:
         """Return the queue in front of the model."""
         with self._queue_lock:
             if self._queue is None:
-                self._queue = MicroBatcher(self.run, name=self.name)
+                self._queue = MicroBatcher(self.run, limit=self.batch, name=self.name)
             return self._queue
 
     def submit(self, question: Question) -> Future[Answer]:

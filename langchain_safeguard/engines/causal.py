@@ -18,6 +18,7 @@ from langchain_safeguard.engines.base import (
 )
 from langchain_safeguard.engines.next_token import Context, NextToken
 from langchain_safeguard.engines.tokens import PromptTokenizer
+from langchain_safeguard.engines.tree_next_token import TreeNextToken
 from langchain_safeguard.errors import GuardOutputError
 
 _SPELLED_OUT = 64
@@ -49,15 +50,24 @@ class CausalEngine(Engine[Prompt, Completion]):
         tokenizer: The model's tokenizer.
         limit: The most tokens a prompt may have.
         name: What its worker thread is called.
+        batch: The most prompts in one batch. A GPU gains from many; on a CPU nobody should wait
+            for the end of a long one.
     """
 
     def __init__(
-        self, next_token: NextToken, tokenizer: PromptTokenizer, *, limit: int, name: str
+        self,
+        next_token: NextToken,
+        tokenizer: PromptTokenizer,
+        *,
+        limit: int,
+        name: str,
+        batch: int = 8,
     ) -> None:
         """Store."""
         super().__init__()
         self.name = name
         self.limit = limit
+        self.batch = batch
         self.next_token = next_token
         self._tokenizer = tokenizer
         self._plan = lru_cache(maxsize=256)(self._planned)
@@ -77,6 +87,13 @@ class CausalEngine(Engine[Prompt, Completion]):
             GuardLoadError: Its vocabulary has no tokens for it.
         """
         self._stage(self._begin(question))
+
+    def counts(self) -> dict[str, int]:
+        """Return how many tokens it was asked, and how many it had to compute for that."""
+        tree = self.next_token
+        if not isinstance(tree, TreeNextToken):
+            return {}
+        return {"tokens": tree.asked, "computed_tokens": tree.computed}
 
     def run(self, questions: Sequence[Prompt]) -> list[Completion]:
         """Answer all prompts: one pass, and one more for each token that has to be written."""

@@ -87,7 +87,13 @@ def language_engine(loading: Loading, name: str) -> CausalEngine:
     # Llama 4 attends within chunks of positions; inside one chunk nothing of that shows.
     positions = min(positions, int(getattr(config, "attention_chunk_size", None) or positions))
     limit = min(positions, loading.max_tokens or _POSITIONS) - _ANSWER
-    return CausalEngine(next_token, PromptTokenizer(tokenizer), limit=limit, name=name)
+    return CausalEngine(
+        next_token,
+        PromptTokenizer(tokenizer),
+        limit=limit,
+        name=name,
+        batch=64 if on_gpu else 8,
+    )
 
 
 def classifier_engine(

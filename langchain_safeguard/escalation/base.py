@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
+from typing import Protocol, runtime_checkable
 
-from langchain_core.runnables import Runnable
+from langchain_core.runnables import Runnable, RunnableConfig
 
 from langchain_safeguard.conversation import Conversation
 from langchain_safeguard.decision import Decision
 from langchain_safeguard.errors import ConfigurationError, EscalationError
 from langchain_safeguard.policy import Action
+from langchain_safeguard.review.ticket import Recalled
 from langchain_safeguard.taxonomy import Side
 
 
@@ -41,13 +43,16 @@ class Resolution:
     Attributes:
         action: `allow`, `flag`, `block` or `rewrite`.
         text: The new text when rewriting; when blocking the refusal (`None`: the policy's).
+        ticket: When blocking: the ticket under which a person is still to decide.
 
     Raises:
-        ConfigurationError: The action is not one of these, or it rewrites without a text.
+        ConfigurationError: The action is not one of these, it rewrites without a text, or it has a
+            ticket and does not block.
     """
 
     action: Action
     text: str | None = None
+    ticket: str | None = None
 
     def __post_init__(self) -> None:
         """Check the action."""
@@ -57,7 +62,17 @@ class Resolution:
             raise ConfigurationError.unknown("resolution", self.action, allowed)
         if action is Action.REWRITE and self.text is None:
             raise ConfigurationError("a resolution that rewrites needs a text")
+        if self.ticket is not None and action is not Action.BLOCK:
+            raise ConfigurationError("a resolution with a ticket blocks until that is decided")
         object.__setattr__(self, "action", action)
+
+
+@runtime_checkable
+class Recalls(Protocol):
+    """A handler that holds answers for a person, and gives them back unchanged."""
+
+    def recall(self, prompt: Conversation, side: Side, config: RunnableConfig) -> Recalled | None:
+        """Return the answer to this prompt that is held, if the config hands in its ticket."""
 
 
 Answer = Resolution | str | None

@@ -64,7 +64,7 @@ def evaluate(
     read = [read_rows(path) for path in paths]
     judge = load_guard(guard)
     # The policy says nothing here; but rows go the way that texts go in an app.
-    safeguard = Safeguard(judge, Policy(), audit=None, timeout=timeout_s)
+    safeguard = Safeguard(judge, Policy(), audit=None, timeout=timeout_s, cache=None)
     results = []
     with progress_bar(sum(map(len, read)), "row", shown=progress) as bar:
         for name, path, rows in zip(_names(paths), paths, read, strict=True):

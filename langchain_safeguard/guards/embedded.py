@@ -37,7 +37,7 @@ class Embedded(ClassifierFamily):
         if side == "output":
             said = (t.text for t in conversation.context(side) if t.role in ("user", "assistant"))
             context = "\n".join(said) or None
-        return [TextInput(conversation.checked(side).body, context, side)]
+        return [TextInput(conversation.checked(side).text, context, side)]
 
     def read(self, answers: Sequence[TextScores], side: Side) -> Verdict:
         """Read one probability per category; the overall score is the highest."""

@@ -21,7 +21,7 @@ from langchain_safeguard.guards.dialogue import ANSWERS, alternating
 from langchain_safeguard.guards.evidence import Codes, harmless, judged, without_control
 from langchain_safeguard.guards.family import LanguageFamily
 from langchain_safeguard.guards.markers import defuse
-from langchain_safeguard.guards.options import named_texts, text_or_none
+from langchain_safeguard.guards.options import flag, named_texts, text_or_none
 from langchain_safeguard.taxonomy import Category, Side
 from langchain_safeguard.verdict import Verdict
 
@@ -110,7 +110,7 @@ class GptOssSafeguard(LanguageFamily):
         self.categories = frozenset({Category.OTHER}.union(*self._table.values()))
         self._effort = effort
         self._limit = limit
-        self._explain = explain
+        self._explain = flag("explain", explain)
         self._template = ChatTemplate(template or shipped("gpt_oss"))
 
     def render(self, conversation: Conversation, side: Side) -> Sequence[Prompt]:

@@ -19,6 +19,7 @@ from langchain_safeguard.guards.chat_template import ChatTemplate, Message, ship
 from langchain_safeguard.guards.dialogue import ANSWERS, alternating
 from langchain_safeguard.guards.evidence import Codes, harmless, judged, judged_each
 from langchain_safeguard.guards.family import LanguageFamily
+from langchain_safeguard.guards.options import flag
 from langchain_safeguard.taxonomy import SIDES, Category, Side
 from langchain_safeguard.verdict import Verdict
 
@@ -169,7 +170,7 @@ class GraniteGuardian(LanguageFamily):
         self.name = f"granite-guardian-{version}"
         if template is None or self._edition.sign not in template:
             template = self._edition.template and shipped(self._edition.template)
-        if explain and not self._edition.tagged:
+        if flag("explain", explain) and not self._edition.tagged:
             raise ConfigurationError(f"explain=True, but Granite Guardian {version} never explains")
         self._template = template and ChatTemplate(template, markers=_MARKERS, speakers=_SPEAKERS)
         self._explain = explain

@@ -19,7 +19,7 @@ from langchain_safeguard.guards.chat_template import ChatTemplate, shipped
 from langchain_safeguard.guards.dialogue import alternating
 from langchain_safeguard.guards.evidence import Codes, harmless, judged, judged_each, safe_or_unsafe
 from langchain_safeguard.guards.family import LanguageFamily
-from langchain_safeguard.guards.options import named_texts
+from langchain_safeguard.guards.options import flag, named_texts
 from langchain_safeguard.taxonomy import Category, Side
 from langchain_safeguard.verdict import Verdict
 
@@ -146,7 +146,7 @@ class LlamaGuard(LanguageFamily):
         own = self._own_sections()
         self._sections = own if categories is None else sections_of(categories)
         self._custom = categories is not None
-        self._per_category = per_category
+        self._per_category = flag("per_category", per_category)
         self._table: Codes = {
             code: self._edition.table[code]
             for code, section in self._sections.items()

@@ -19,7 +19,7 @@ from langchain_safeguard.guards.evidence import harmless, judged, without_contro
 from langchain_safeguard.guards.family import LanguageFamily
 from langchain_safeguard.guards.labelled import choice, labelled_lines
 from langchain_safeguard.guards.nemotron import CATEGORIES
-from langchain_safeguard.guards.options import text_or_none
+from langchain_safeguard.guards.options import flag, text_or_none
 from langchain_safeguard.guards.prompt_text import PromptText
 from langchain_safeguard.taxonomy import Category, Side
 from langchain_safeguard.verdict import Verdict
@@ -82,7 +82,7 @@ class NemotronReasoning(LanguageFamily):
         taxonomy: str | None = None,
     ) -> None:
         """Prepare the prompt."""
-        self._explain = explain
+        self._explain = flag("explain", explain)
         self._template = ChatTemplate(template or shipped("gemma"), tokens={"bos_token": "<bos>"})
         text = _PROMPT.replace("{mode}", "/think" if explain else "/no_think")
         listed = text_or_none("taxonomy", taxonomy) or _TAXONOMY

@@ -34,3 +34,14 @@ def named_texts(key: str, value: object) -> dict[str, str]:
         if not isinstance(name, str) or not isinstance(text, str) or not text.strip():
             raise ConfigurationError(f"{key}: {name!r} has {text!r}; allowed: a name with a text")
     return dict(value)
+
+
+def flag(key: str, value: object) -> bool:
+    """Return an option that is on or off.
+
+    Raises:
+        ConfigurationError: It is neither `True` nor `False`.
+    """
+    if not isinstance(value, bool):
+        raise ConfigurationError.unknown(key, value, (True, False))
+    return value

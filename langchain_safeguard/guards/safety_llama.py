@@ -20,7 +20,7 @@ from langchain_safeguard.guards.chat_template import ChatTemplate, shipped
 from langchain_safeguard.guards.dialogue import ANSWERS, exchange
 from langchain_safeguard.guards.evidence import harmless, judged
 from langchain_safeguard.guards.family import LanguageFamily
-from langchain_safeguard.guards.options import text_or_none
+from langchain_safeguard.guards.options import flag, text_or_none
 from langchain_safeguard.taxonomy import Category, Side
 from langchain_safeguard.verdict import Verdict
 
@@ -89,7 +89,7 @@ class SafetyLlama(LanguageFamily):
         lead = _LEADS[style]
         self._answer: tuple[str | Reading | Writing, ...] = (
             (lead, Writing(_LONGEST, until=_END), _VERDICT)
-            if explain
+            if flag("explain", explain)
             else (f"{lead} {_END}", _VERDICT)
         )
 

@@ -13,6 +13,7 @@ from langchain_safeguard.errors import ConfigurationError, GuardOutputError
 from langchain_safeguard.guards.evidence import judged_each
 from langchain_safeguard.guards.family import ClassifierFamily
 from langchain_safeguard.guards.label_map import LabelMap, Meaning
+from langchain_safeguard.guards.options import flag
 from langchain_safeguard.guards.yaml_file import from_file, from_mapping
 from langchain_safeguard.taxonomy import SIDES, Category, Side
 from langchain_safeguard.verdict import Span, Verdict
@@ -73,7 +74,7 @@ class SequenceClassifier(ClassifierFamily):
         ):
             raise ConfigurationError(f"order={order!r}; allowed: a list of labels")
         self._map = LabelMap(labels, benign=benign, by_side=by_side, sides=sides)
-        self._strict = strict
+        self._strict = flag("strict", strict)
         self.name = name
         self.sides = self._map.sides
         self.categories = self._map.categories
@@ -124,7 +125,7 @@ class SequenceClassifier(ClassifierFamily):
 
     def render(self, conversation: Conversation, side: Side) -> Sequence[TextInput]:
         """Hand over the checked text."""
-        return [TextInput(conversation.checked(side).body, side=side)]
+        return [TextInput(conversation.checked(side).text, side=side)]
 
     def read(self, answers: Sequence[TextScores], side: Side) -> Verdict:
         """Read the hazards; each has the risk of the window in which it is riskiest."""

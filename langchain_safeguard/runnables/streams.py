@@ -4,17 +4,21 @@ from __future__ import annotations
 
 from collections.abc import AsyncGenerator, AsyncIterator, Generator, Iterator
 from contextlib import aclosing, closing
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
 from langchain_core.messages import AIMessageChunk
 from langchain_core.runnables import RunnableConfig
 
+from langchain_safeguard.answer_forms import as_chunk
 from langchain_safeguard.decision import Decision
+from langchain_safeguard.graph_task import resumed
 from langchain_safeguard.guarded_stream import aguarded_stream, guarded_stream, joined
 from langchain_safeguard.hushed import aclose, aquietly, close, hushed, quiet, quietly
 from langchain_safeguard.parallel import InputStoppedError, agated, gated
 from langchain_safeguard.policy import Action
+from langchain_safeguard.review.ticket import tickets_of
 from langchain_safeguard.runnables.drivers import Driver, Options
 from langchain_safeguard.runnables.flow import Passage, Plan
 from langchain_safeguard.runnables.gate import Gate
@@ -34,7 +38,8 @@ class Stream:
 
     def __init__(self, plan: Plan, config: RunnableConfig, options: Options) -> None:
         """Store."""
-        self._plan = plan
+        # What a ticket stands for is looked up before the steps begin.
+        self._plan = replace(plan, mode="sequential") if tickets_of(config) else plan
         self._config = config
         self._options = options
 
@@ -46,6 +51,10 @@ class Stream:
         value = joined(chunks)
         if self._plan.steps is None:
             yield Driver(self._plan, [self._config], {}).invoke(value)
+            return
+        if self._plan.exit is not None and resumed(self._config):
+            # The answer may wait from an earlier run.
+            yield as_chunk(Driver(self._plan, [self._config], self._options).invoke(value))
             return
         passage, gate = self._plan.arrive(value), self._plan.entry
         try:
@@ -82,6 +91,10 @@ class Stream:
         value = joined(chunks)
         if self._plan.steps is None:
             yield await Driver(self._plan, [self._config], {}).ainvoke(value)
+            return
+        if self._plan.exit is not None and resumed(self._config):
+            # The answer may wait from an earlier run.
+            yield as_chunk(await Driver(self._plan, [self._config], self._options).ainvoke(value))
             return
         passage, gate = self._plan.arrive(value), self._plan.entry
         try:
@@ -157,7 +170,7 @@ class Stream:
     async def _aanswer(self, passage: Passage, entry: Gate | None) -> AsyncGenerator[Any]:
         """Call the steps and let out what passes of their answer; `entry` may still be judging."""
         gate = self._plan.exit
-        chunks = self._achunks(passage)
+        chunks = await self._achunks(passage)
         if entry is not None and self._plan.mode == "parallel":
             chunks = agated(chunks, entry.acheck(passage.conversation, self._config))
         try:
@@ -192,15 +205,19 @@ class Stream:
         options = {} if self._plan.lead is not None else self._options
         if self._plan.exit is None:
             return self._plan.steps.stream(passage.value, self._config, **options)
+        if recalled := self._plan.exit.recall(passage.conversation, self._config):
+            return iter([as_chunk(recalled.answer)])
         config = hushed(self._config)
         return quietly(self._plan.steps.stream(passage.value, config, **options), config)
 
-    def _achunks(self, passage: Passage) -> AsyncIterator[Any]:
+    async def _achunks(self, passage: Passage) -> AsyncIterator[Any]:
         """Call the steps; hushed, if what they say is not checked yet."""
         assert self._plan.steps is not None
         options = {} if self._plan.lead is not None else self._options
         if self._plan.exit is None:
             return self._plan.steps.astream(passage.value, self._config, **options)
+        if recalled := await self._plan.exit.arecall(passage.conversation, self._config):
+            return _only(as_chunk(recalled.answer))
         config = hushed(self._config)
         return aquietly(self._plan.steps.astream(passage.value, config, **options), config)
 
@@ -208,6 +225,10 @@ class Stream:
 def _stop_unless_passed(decision: Decision) -> None:
     if not decision.passes:
         raise InputStoppedError(decision)
+
+
+async def _only(chunk: Any) -> AsyncGenerator[Any]:
+    yield chunk
 
 
 def _again(first: Any, rest: Iterator[Any]) -> Generator[Any]:

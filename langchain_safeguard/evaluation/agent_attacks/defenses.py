@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from types import MappingProxyType
 from typing import Any
@@ -38,8 +38,7 @@ def middleware_of(defense: str, safeguard: Safeguard) -> Sequence[AgentMiddlewar
     if defense == "none":
         return []
     if defense.endswith("rewrite"):
-        reported = {category for guard in safeguard.guards for category in guard.categories}
-        policy = rewriting(safeguard.policy, sorted(reported))
+        policy = _rewriting(safeguard)
         tools = ToolGuardMiddleware(
             safeguard=safeguard.variant(policy), input=defense.startswith("full")
         )
@@ -50,24 +49,20 @@ def middleware_of(defense: str, safeguard: Safeguard) -> Sequence[AgentMiddlewar
     return [tools]
 
 
-def rewriting(policy: Policy, categories: Iterable[Category]) -> Policy:
-    """Return a policy that cuts out of tools' results what this one blocks.
-
-    Args:
-        policy: The policy.
-        categories: What the guards can report.
-    """
-    rules = []
-    for category in categories:
-        old = policy.rule_for(category, "tool_output")
-        if Action.BLOCK in old.thresholds and Action.REWRITE not in old.thresholds:
-            rules.append(
-                Rule(
-                    category,
-                    Action.REWRITE,
-                    old.thresholds[Action.BLOCK],
-                    sides="tool_output",
-                    rewrite=REMOVED,
-                )
-            )
+def _rewriting(safeguard: Safeguard) -> Policy:
+    """Return the policy that cuts out of tools' results what the safeguard's own blocks."""
+    policy = safeguard.policy
+    reported = {category for guard in safeguard.guards for category in guard.categories}
+    rules = [
+        Rule(
+            category,
+            Action.REWRITE,
+            rule.thresholds[Action.BLOCK],
+            sides="tool_output",
+            rewrite=REMOVED,
+        )
+        for category in sorted({*reported, Category.OTHER})
+        if Action.BLOCK in (rule := policy.rule_for(category, "tool_output")).thresholds
+        and Action.REWRITE not in rule.thresholds
+    ]
     return replace(policy, rules=(*rules, *policy.rules))

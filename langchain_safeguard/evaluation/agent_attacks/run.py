@@ -21,7 +21,7 @@ from langchain_safeguard.loading import load_guard
 from langchain_safeguard.policy import Action, Policy, probability
 from langchain_safeguard.safeguard import Safeguard
 
-LIMIT = 240
+LIMIT = 400
 """How many attacked cases are run, unless told otherwise."""
 
 

@@ -101,7 +101,8 @@ def test_without_control_tokens_they_are_those_of_the_joined_text(
     pieces = [Piece(part, ok) for part, ok in zip(split(text, at), trusted, strict=False)]
     joined = "".join(piece.text for piece in pieces)
     expected = plain(joined)["input_ids"]
-    if any(id_ in special(name) - {plain.bos_token_id} for id_ in expected):
+    begun = len(plain("")["input_ids"])
+    if any(id_ in special(name) for id_ in expected[begun:]):
         return  # found by chance
     assert ours.encode(pieces) == expected
 
