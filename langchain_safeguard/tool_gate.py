@@ -116,7 +116,8 @@ class ToolGate:
         if not self.input or value.empty or self.ledger.knows("tool_input", value):
             return call
         rewriter = PartRewriter(self._asking(call), "tool_input", value, call.header)
-        turn = Turn("assistant", call.header + value.text, value.unchecked)
+        header = call.header
+        turn = Turn("assistant", header + value.text, value.unchecked, preamble=header)
         conversation = Conversation((*call.context, turn))
         decision = yield Ask(rewriter.safeguard, conversation, "tool_input")
         if decision.action is Action.REWRITE:

@@ -227,7 +227,8 @@ def guard_tool(
     """Guard a tool.
 
     Before it runs, its arguments are checked: the guard reads the tool's name, its description and
-    the arguments, as side `tool_input`. What it returns is checked before the model reads it, as
+    the arguments, as side `tool_input`; a classifier, which would take a description for an order,
+    the arguments alone. What it returns is checked before the model reads it, as
     side `tool_output`, and so is the text of an error it raises: an instruction hidden in a web
     page reaches nobody. A result that a policy has rewritten loses only the part that offends.
 
