@@ -6,12 +6,27 @@ import re
 from collections.abc import Sequence
 from functools import lru_cache
 from itertools import pairwise
+from pathlib import Path
 from typing import Any
 
 from langchain_safeguard.engines.base import Piece
-from langchain_safeguard.errors import GuardError
+from langchain_safeguard.errors import GuardError, GuardLoadError
 
 _SURROGATES = re.compile("[\ud800-\udfff]")
+
+
+def load_tokenizer(folder: Path) -> Any:
+    """Load the tokenizer of transformers from a folder.
+
+    Raises:
+        GuardLoadError: It cannot be loaded.
+    """
+    from transformers import AutoTokenizer
+
+    try:
+        return AutoTokenizer.from_pretrained(folder, trust_remote_code=False, local_files_only=True)
+    except (OSError, ValueError, ImportError, KeyError) as error:
+        raise GuardLoadError(f"the tokenizer in {folder} cannot be loaded: {error}") from error
 
 
 class PromptTokenizer:

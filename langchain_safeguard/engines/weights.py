@@ -15,7 +15,7 @@ from langchain_safeguard.engines.causal import CausalEngine
 from langchain_safeguard.engines.checkpoint import Checkpoint
 from langchain_safeguard.engines.classifier import ClassifierEngine
 from langchain_safeguard.engines.next_token import NextToken, PlainNextToken
-from langchain_safeguard.engines.tokens import PromptTokenizer
+from langchain_safeguard.engines.tokens import PromptTokenizer, load_tokenizer
 from langchain_safeguard.engines.tree_next_token import TreeNextToken, agrees, own_attention
 from langchain_safeguard.errors import ConfigurationError, GuardLoadError, MissingExtraError
 
@@ -231,14 +231,9 @@ def _adapted(model: Any, loading: Loading) -> Any:
 
 
 def _tokenizer(loading: Loading) -> Any:
-    from transformers import AutoTokenizer
-
-    own = loading.base is None or Checkpoint(loading.folder).has_tokenizer
-    folder = loading.folder if own else loading.base
-    try:
-        return AutoTokenizer.from_pretrained(folder, trust_remote_code=False, local_files_only=True)
-    except (OSError, ValueError, ImportError, KeyError) as error:
-        raise GuardLoadError(f"the tokenizer in {folder} cannot be loaded: {error}") from error
+    if loading.base is None or Checkpoint(loading.folder).has_tokenizer:
+        return load_tokenizer(loading.folder)
+    return load_tokenizer(loading.base)
 
 
 def _tree(model: Any, loading: Loading, pass_tokens: int) -> TreeNextToken | None:
