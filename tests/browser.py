@@ -10,6 +10,7 @@ import shutil
 import subprocess
 import tempfile
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -95,6 +96,32 @@ class Browser:
                     return value
             time.sleep(0.1)
         raise TimeoutError(f"never true: {script}; the page shows: {self.text}")
+
+    def open(self, address: str) -> None:
+        """Open another address in the page."""
+        self._send("Page.navigate", url=address)
+
+    def press(self, key: str) -> None:
+        """Press and let go of a key, such as `"Tab"` or `"Enter"`."""
+        code = {"Tab": 9, "Enter": 13}[key]
+        text = {"text": "\r"} if key == "Enter" else {}
+        for kind in ("keyDown", "keyUp"):
+            self._send(
+                "Input.dispatchKeyEvent", type=kind, key=key, windowsVirtualKeyCode=code, **text
+            )
+
+    @contextlib.contextmanager
+    def looking(self, *, width: int, scheme: str) -> Iterator[None]:
+        """Look at the page with a width in pixels and a colour scheme, `"light"` or `"dark"`."""
+        scheme_feature = {"name": "prefers-color-scheme", "value": scheme}
+        size = {"width": width, "height": 1400, "deviceScaleFactor": 1, "mobile": width < 600}
+        self._send("Emulation.setDeviceMetricsOverride", **size)
+        self._send("Emulation.setEmulatedMedia", features=[scheme_feature])
+        try:
+            yield
+        finally:
+            self._send("Emulation.setEmulatedMedia", features=[])
+            self._send("Emulation.clearDeviceMetricsOverride")
 
     def write(self, text: str) -> None:
         """Type into the element that has the focus."""

@@ -191,6 +191,10 @@ class Engine(ABC, Generic[Question, Answer]):
             GuardLoadError: Its vocabulary has no tokens for the answers.
         """
 
+    def counts(self) -> dict[str, int]:
+        """Return what it counts besides its batches: see `ModelGuard.stats`."""
+        return {}
+
     @property
     def queue(self) -> MicroBatcher[Question, Answer]:
         """Return the queue in front of the model."""

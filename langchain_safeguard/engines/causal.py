@@ -11,6 +11,7 @@ from langchain_safeguard.engines.answers import Fork
 from langchain_safeguard.engines.base import Completion, Engine, Prompt, Writing
 from langchain_safeguard.engines.next_token import Context, NextToken
 from langchain_safeguard.engines.tokens import PromptTokenizer
+from langchain_safeguard.engines.tree_next_token import TreeNextToken
 from langchain_safeguard.errors import GuardOutputError
 
 
@@ -59,6 +60,13 @@ class CausalEngine(Engine[Prompt, Completion]):
             GuardLoadError: Its vocabulary has no tokens for it.
         """
         self._answering.stage(self._answering.begin(question))
+
+    def counts(self) -> dict[str, int]:
+        """Return how many tokens it was asked, and how many it had to compute for that."""
+        tree = self.next_token
+        if not isinstance(tree, TreeNextToken):
+            return {}
+        return {"tokens": tree.asked, "computed_tokens": tree.computed}
 
     def run(self, questions: Sequence[Prompt]) -> list[Completion]:
         """Answer all prompts: one pass, and one more for each token that has to be written."""

@@ -43,8 +43,10 @@ class TreeNextToken:
         self._scale = _logit_scale(config)
         self._most = pass_tokens
         self.tree = TokenTree(budget)
+        self.asked = 0
+        """How many tokens the contexts had so far."""
         self.computed = 0
-        """How many tokens were computed so far."""
+        """How many tokens were computed so far; the others had been read before."""
         self.passes = 0
         """In how many forward passes."""
         model.set_attn_implementation(tree_attention.NAME)
@@ -53,6 +55,7 @@ class TreeNextToken:
     @torch.inference_mode()
     def logits(self, contexts: Sequence[Context]) -> list[torch.Tensor]:
         """Return the logits of each context; what contexts share is computed once."""
+        self.asked += sum(len(context.ids) for context in contexts)
         found: list[torch.Tensor] = []
         begin = 0
         try:

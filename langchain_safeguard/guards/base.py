@@ -173,8 +173,13 @@ class ModelGuard(Guard, Generic[Question, Answer]):
 
     @property
     def stats(self) -> dict[str, int]:
-        """Return how many questions were asked so far, and in how many batches."""
-        return {"checks": self.engine.queue.items, "passes": self.engine.queue.passes}
+        """Return how many questions were asked so far, and in how many batches.
+
+        Of a language model that keeps what it has read also the `tokens` it was asked, and the
+        `computed_tokens` that it had not read before.
+        """
+        queue = self.engine.queue
+        return {"checks": queue.items, "passes": queue.passes, **self.engine.counts()}
 
     def _ask(self, conversations: Sequence[Conversation], side: Side) -> list[list[_Job[Answer]]]:
         """Queue all questions about all windows."""

@@ -29,7 +29,7 @@ FLOORS = [
     {"guarded_stream", "llm_run", "tool_gate", "document_work"},
     {"guarded_call", "wrapped_model", "tools", "documents"},
     {"chat_model", "guarded_retriever"},
-    {"runnables", "evaluation", "testing", "middleware", "bulk"},
+    {"runnables", "evaluation", "testing", "middleware", "bulk", "server"},
     {"cli"},
 ]
 FLOOR_OF = {name: number for number, names in enumerate(FLOORS) for name in names}

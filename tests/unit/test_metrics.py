@@ -6,7 +6,7 @@ import math
 import sys
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from langchain_safeguard.errors import MissingExtraError
@@ -102,6 +102,7 @@ def test_a_missing_package_is_named_with_its_extra(monkeypatch: pytest.MonkeyPat
         measure([True], [0.5])
 
 
+@settings(deadline=None)
 @given(ROWS)
 def test_figures_are_shares_or_absent(rows: list[tuple[bool, float]]) -> None:
     labels, scores = unzip(rows)
@@ -113,6 +114,7 @@ def test_figures_are_shares_or_absent(rows: list[tuple[bool, float]]) -> None:
     assert (found.fpr is None) == all(labels)
 
 
+@settings(deadline=None)
 @given(ROWS)
 def test_roc_auc_is_the_share_of_pairs_in_the_right_order(rows: list[tuple[bool, float]]) -> None:
     labels, scores = unzip(rows)
@@ -126,6 +128,7 @@ def test_roc_auc_is_the_share_of_pairs_in_the_right_order(rows: list[tuple[bool,
     assert found == pytest.approx(wins / len(unsafe) / len(safe))
 
 
+@settings(deadline=None)
 @given(ROWS, st.sampled_from([0.0, 0.01, 0.05, 0.5]))
 def test_recall_at_fpr_is_the_best_over_all_thresholds(
     rows: list[tuple[bool, float]], most: float
@@ -143,6 +146,7 @@ def test_recall_at_fpr_is_the_best_over_all_thresholds(
     assert recall_at_fpr(labels, scores, most) == pytest.approx(best)
 
 
+@settings(deadline=None)
 @given(ROWS)
 def test_order_of_rows_does_not_matter(rows: list[tuple[bool, float]]) -> None:
     forward, backward = measure(*unzip(rows)), measure(*unzip(rows[::-1]))
