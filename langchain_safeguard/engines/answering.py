@@ -10,6 +10,10 @@ from langchain_safeguard.engines.answers import Stage, plan
 from langchain_safeguard.engines.base import Completion, Prompt, Reading, Writing
 from langchain_safeguard.engines.tokens import PromptTokenizer
 
+POSITIONS = 4096
+"""The most tokens read at once, unless asked for more: guards are trained on less."""
+ROOM = 64
+"""Positions left for the answer."""
 _SPELLED_OUT = 64
 """How many tokens of the end of what was written are searched for `Writing.until`."""
 
@@ -105,7 +109,7 @@ class Answering:
         return writing
 
     def goes_on(self, writing: Writing, ids: list[int], token: int) -> bool:
-        """Add a token to what was written, unless it ends the answer; tell whether more may come."""
+        """Add a token to what was written, unless it ends the answer; tell if more may come."""
         if token in self.tokenizer.eos:
             return False
         ids.append(token)

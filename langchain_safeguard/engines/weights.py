@@ -11,6 +11,7 @@ from typing import Any
 import psutil
 import torch
 
+from langchain_safeguard.engines.answering import POSITIONS, ROOM
 from langchain_safeguard.engines.causal import CausalEngine
 from langchain_safeguard.engines.checkpoint import Checkpoint
 from langchain_safeguard.engines.classifier import ClassifierEngine
@@ -21,10 +22,6 @@ from langchain_safeguard.errors import ConfigurationError, GuardLoadError, Missi
 
 logger = logging.getLogger(__name__)
 
-_POSITIONS = 4096
-"""The most tokens read at once, unless asked for more: guards are trained on less."""
-_ANSWER = 64
-"""Positions left for the answer."""
 _TOLERANCE = {torch.float32: 1e-4, torch.float16: 0.02, torch.bfloat16: 0.05}
 _DTYPES = {
     "float32": torch.float32,
@@ -83,10 +80,10 @@ def language_engine(loading: Loading, name: str) -> CausalEngine:
         model.set_attn_implementation(own_attention(model))
         next_token = PlainNextToken(model)
     config = model.config.get_text_config()
-    positions = int(getattr(config, "max_position_embeddings", None) or _POSITIONS)
+    positions = int(getattr(config, "max_position_embeddings", None) or POSITIONS)
     # Llama 4 attends within chunks of positions; inside one chunk nothing of that shows.
     positions = min(positions, int(getattr(config, "attention_chunk_size", None) or positions))
-    limit = min(positions, loading.max_tokens or _POSITIONS) - _ANSWER
+    limit = min(positions, loading.max_tokens or POSITIONS) - ROOM
     return CausalEngine(
         next_token,
         PromptTokenizer(tokenizer),
