@@ -109,7 +109,8 @@ def load_guard(
         api_key: The key the servers ask for, a text or a pydantic `SecretStr`.
         timeout: The most seconds for a question to the servers, all attempts together; 60 if left
             out. That of a `Safeguard` holds as well.
-        failover_after: After how many seconds another server is asked; 10 if left out.
+        failover_after: After how many seconds another server is asked; 10 if left out, and at most
+            half of `timeout`.
         max_concurrency: The most requests under way at one server; 32 if left out.
         options: Options of the family, such as `categories`, `per_category` or `explain`.
 

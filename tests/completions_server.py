@@ -18,6 +18,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
+from functools import lru_cache
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
@@ -80,13 +81,14 @@ class Served:
         model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32).eval()
         self.ends = {model.config.eos_token_id}
 
+        @lru_cache(maxsize=256)
         @torch.inference_mode()
-        def scores(ids: Sequence[int]) -> list[float]:
-            logits = model(torch.tensor([[*ids]])).logits[0, -1]
+        def scores(ids: tuple[int, ...]) -> list[float]:
+            logits = model(torch.tensor([ids])).logits[0, -1]
             found: list[float] = logits.double().log_softmax(0).tolist()
             return found
 
-        return scores
+        return lambda ids: scores(tuple(ids))
 
     def _of_word(self, word: str) -> Scorer:
         self.ends = set()

@@ -170,5 +170,5 @@ class RemoteEngine(Engine[Prompt, Completion]):
             replicas,
             self._check,
             most=servers.max_concurrency,
-            failover_after=servers.failover_after,
+            failover_after=min(servers.failover_after, servers.timeout / 2),
         )

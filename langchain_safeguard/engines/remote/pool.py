@@ -123,11 +123,18 @@ class Pool:
         replica = await self._take(tried)
         tried.add(replica)
         others = any(each.closed for each in self.replicas if each not in tried)
+        late = Trouble(GuardTimeoutError(f"{replica.url} gave no answer in time"))
+        begin = time.monotonic()
         try:
             async with asyncio.timeout(self._failover_after if others else None):
                 done = await work(replica)
         except TimeoutError:
-            trouble = Trouble(GuardTimeoutError(f"{replica.url} gave no answer in time"))
+            trouble = late
+        except asyncio.CancelledError:
+            # The deadline came, or nobody waits any more: after so long it is the server's fault.
+            if time.monotonic() - begin >= self._failover_after and replica.failed(late):
+                self._open(replica, late.error)
+            raise
         except Trouble as error:
             trouble = error
         else:
