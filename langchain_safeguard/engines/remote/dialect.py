@@ -148,7 +148,7 @@ def listed(completion: dict[str, Any]) -> list[tuple[int | str, float]]:
             ids = [_id(key) for key in first]
             found = [*zip(first if None in ids else ids, first.values(), strict=True)]
     if not found or not all(
-        isinstance(key, int | str) and isinstance(value, int | float) for key, value in found
+        isinstance(key, int | str) and type(value) in (int, float) for key, value in found
     ):
         raise GuardOutputError("the server's answer has no log-probabilities")
     return found

@@ -108,7 +108,10 @@ class Scoring:
         tokens = {id_ for ids, _ in entries for id_ in ids}
         if dialect.selects and not tokens >= {*fork.choices}:
             raise GuardOutputError("the server left out a token that was asked for")
-        return Listing(tuple((frozenset(ids), value) for ids, value in entries), dialect.selects)
+        listing = Listing(tuple((frozenset(ids), value) for ids, value in entries), dialect.selects)
+        # If these are no probabilities, that is seen here, where another server may still be asked.
+        listing.masses([tokens for tokens, _ in fork.options])
+        return listing
 
     @cached_property
     def _spellings(self) -> dict[str, frozenset[int]]:
