@@ -133,6 +133,8 @@ class Completions:
         if several and dialect == "plain":
             raise Refused(400, "one prompt at a time")
         prompts = prompts if several else [prompts]
+        if any(id_ >= model.tokenizer.get_vocab_size() for ids in prompts for id_ in ids):
+            raise Refused(400, "a token is out of vocabulary")
         if any(len(ids) + body["max_tokens"] > self.room for ids in prompts):
             # As some servers do, it repeats what it was asked: that must not be shown on.
             raise Refused(400, f"too long: {[model.text(ids) for ids in prompts]}")

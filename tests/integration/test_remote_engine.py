@@ -136,11 +136,12 @@ def test_words_that_are_not_listed_are_not_guessed(server: CompletionsServer, ti
 def test_a_long_text_is_read_in_windows_that_the_server_takes(server: CompletionsServer) -> None:
     guard = remote(server)
     assert guard.engine.limit == 1500 - 64
-    bad = f"{HARMLESS} " * 250 + "weapons"
-    [fine, found] = guard.check(
-        [Conversation.of(f"{HARMLESS} " * 250, "input"), Conversation.of(bad, "input")], "input"
-    )
-    assert (fine.score or 0) < 0.5 < (found.score or 0)
+    long = Conversation.of(f"{HARMLESS} " * 80 + "weapons", "input")
+    [there], [here] = guard.check([long], "input"), planted(max_tokens=1500).check([long], "input")
+    assert len(there.spans) == len(here.spans) > 1
+    for one, other in zip(here.spans, there.spans, strict=True):
+        assert (one.start, one.end) == (other.start, other.end)
+        assert other.score == pytest.approx(one.score, abs=1e-3)
 
 
 def test_the_key_is_sent_and_never_shown(

@@ -105,11 +105,23 @@ def decided(fork: Fork, listings: Mapping[Fork, Listing]) -> dict[str, float]:
     return {label: middle / total for label, middle in middles.items()}
 
 
+def grouped(fork: Fork) -> tuple[list[str | Fork], list[Collection[int]]]:
+    """Return where a fork leads, and all tokens that lead there.
+
+    Spellings of one label are taken together: a server may call them by the same name.
+    """
+    found: dict[str | Fork, list[int]] = {}
+    for tokens, lead in fork.options:
+        found.setdefault(lead, []).extend(tokens)
+    return [*found], [*found.values()]
+
+
 def _labels(fork: Fork, listings: Mapping[Fork, Listing]) -> dict[str, Bounds]:
-    masses = listings[fork].masses([tokens for tokens, _ in fork.options])
+    leads, options = grouped(fork)
+    masses = listings[fork].masses(options)
     lowest, highest = (sum(column) for column in zip(*masses, strict=True))
     found: dict[str, Bounds] = {}
-    for (low, high), (_, lead) in zip(masses, fork.options, strict=True):
+    for (low, high), lead in zip(masses, leads, strict=True):
         least = _part(low, highest - high)
         most = _part(high, lowest - low)
         inner = {lead: (1.0, 1.0)} if isinstance(lead, str) else _labels(lead, listings)

@@ -53,6 +53,7 @@ async def probe(replica: Replica, tokenizer: PromptTokenizer, model: str) -> Dia
             f"{replica.url} gives no log-probabilities for {model!r}, by which guards are scored; "
             "vLLM, SGLang and llama.cpp do"
         )
+    await _compare(replica, None, tokenizer, model, ids)
     # What it was asked is our own sample; its words can be shown.
     raise GuardLoadError(
         f"{replica.url} does not complete prompts with {model!r} (HTTP {refusal.status}): "
@@ -110,11 +111,15 @@ def _chosen(ids: list[int]) -> list[int]:
 
 
 async def _compare(
-    replica: Replica, dialect: Dialect, tokenizer: PromptTokenizer, model: str, ids: list[int]
+    replica: Replica,
+    dialect: Dialect | None,
+    tokenizer: PromptTokenizer,
+    model: str,
+    ids: list[int],
 ) -> None:
     """Make sure that a server makes the same tokens of a text."""
     asked: dict[str, Any] = {"model": model, "prompt": _SAMPLE, "max_tokens": 1}
-    if dialect.extras:
+    if dialect is not None and dialect.extras:
         asked["return_token_ids"] = True
     found = await replica.post("completions", asked)
     bare = ids[1:] if tokenizer.begins else ids

@@ -10,7 +10,7 @@ from typing import Any
 from langchain_safeguard.engines.answering import Answering
 from langchain_safeguard.engines.answers import Fork, Stage
 from langchain_safeguard.engines.base import Writing
-from langchain_safeguard.engines.remote.bounds import Listing, decided
+from langchain_safeguard.engines.remote.bounds import Listing, decided, grouped
 from langchain_safeguard.engines.remote.dialect import (
     Dialect,
     Tokens,
@@ -110,7 +110,7 @@ class Scoring:
             raise GuardOutputError("the server left out a token that was asked for")
         listing = Listing(tuple((frozenset(ids), value) for ids, value in entries), dialect.selects)
         # If these are no probabilities, that is seen here, where another server may still be asked.
-        listing.masses([tokens for tokens, _ in fork.options])
+        listing.masses(grouped(fork)[1])
         return listing
 
     @cached_property
