@@ -70,10 +70,13 @@ def guard_of(folder: Path, *servers: CompletionsServer, **options: Any) -> Model
         folder,
         family=FAMILY,
         engine="openai",
-        base_url=[each.url() for each in servers],
         served_model="word",
         # Equal options share an engine; each test has its own.
-        **{"timeout": 30 + next(_different) / 1000, **options},
+        **{
+            "base_url": [each.url() for each in servers],
+            "timeout": 30 + next(_different) / 1000,
+            **options,
+        },
     )
     assert isinstance(guard, ModelGuard)
     return guard
@@ -114,8 +117,11 @@ def many(count: int) -> list[str]:
 
 
 @pytest.mark.parametrize("call", ["sync", "async"])
-def test_the_word_is_found(folder: Path, servers: list[CompletionsServer], call: str) -> None:
-    guard = guard_of(folder, *servers)
+@pytest.mark.parametrize("dialect", ["selects", "top", "plain"])
+def test_the_word_is_found(
+    folder: Path, servers: list[CompletionsServer], dialect: str, call: str
+) -> None:
+    guard = guard_of(folder, base_url=[each.url(dialect) for each in servers])
     assert (ask(guard, BAD, call) or 0) > 0.9 and (ask(guard, FINE, call) or 1) < 0.1
 
 
