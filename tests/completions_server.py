@@ -1,4 +1,4 @@
-"""A server of OpenAI's completions protocol, in a process of its own, that can be told to misbehave.
+"""A server of OpenAI's completions protocol, in its own process, that can be told to misbehave.
 
 It serves causal models, and `word`, which has no weights: it finds a prompt unsafe if it knows a
 word in it. What it is able to do depends on the address: `/selects/v1` speaks as vLLM does,
@@ -21,7 +21,7 @@ from collections.abc import Callable, Mapping, Sequence
 from functools import lru_cache
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 from tokenizers import Tokenizer
 
@@ -183,8 +183,8 @@ class Completions:
 class Handler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
     completions: Completions
-    fault: dict[str, Any] = {"kind": None}
-    seen: dict[str, Any] = {"completions": 0, "most": 0, "keys": []}
+    fault: ClassVar[dict[str, Any]] = {"kind": None}
+    seen: ClassVar[dict[str, Any]] = {"completions": 0, "most": 0, "keys": []}
     delay = 0.0
     now = 0
     lock = threading.Lock()

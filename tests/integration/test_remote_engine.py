@@ -187,11 +187,12 @@ def test_wrong_options_are_named(tiny: Path, options: dict[str, Any], words: str
 
 @pytest.mark.parametrize("name", ["meta-llama/Llama-Prompt-Guard-2-86M", "embedded"])
 def test_classifiers_are_not_asked_for_at_servers(name: str) -> None:
-    with pytest.raises(ConfigurationError, match="sequence classifier|no option base_url"):
+    with pytest.raises(ConfigurationError, match=r"sequence classifier|no option base_url"):
         load_guard(name, engine="openai", base_url=NOWHERE)
 
 
 def test_the_engine_needs_no_torch() -> None:
-    code = "import sys; import langchain_safeguard.engines.remote.engine; print('torch' in sys.modules)"
+    engine = "langchain_safeguard.engines.remote.engine"
+    code = f"import sys, {engine}; print('torch' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "False"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import suppress
 from typing import Any
 
 from langchain_safeguard.engines.base import Piece
@@ -53,7 +54,8 @@ async def probe(replica: Replica, tokenizer: PromptTokenizer, model: str) -> Dia
             f"{replica.url} gives no log-probabilities for {model!r}, by which guards are scored; "
             "vLLM, SGLang and llama.cpp do"
         )
-    await _compare(replica, None, tokenizer, model, ids)
+    with suppress(Refusal):
+        await _compare(replica, None, tokenizer, model, ids)
     # What it was asked is our own sample; its words can be shown.
     raise GuardLoadError(
         f"{replica.url} does not complete prompts with {model!r} (HTTP {refusal.status}): "
