@@ -26,9 +26,18 @@ if TYPE_CHECKING:
         SafeguardError,
         UnreadableInputError,
     )
-    from langchain_safeguard.escalation import Escalation, HumanReview, Resolution, SecondOpinion
+    from langchain_safeguard.escalation import (
+        Escalation,
+        HumanReview,
+        Resolution,
+        SecondOpinion,
+        Webhook,
+        verify_signature,
+    )
     from langchain_safeguard.guarded_retriever import GuardedRetriever, guard_retriever
     from langchain_safeguard.guards import Guard, SequenceClassifier, WordVerdict
+    from langchain_safeguard.held import HeldResults
+    from langchain_safeguard.held_database import HeldDatabase
     from langchain_safeguard.loading import list_guards, load_guard
     from langchain_safeguard.policy import Action, Policy, Rule
     from langchain_safeguard.review.queue import ReviewQueue
@@ -39,6 +48,7 @@ if TYPE_CHECKING:
     from langchain_safeguard.taxonomy import Category, Side
     from langchain_safeguard.tools import GuardedTool, guard_tool
     from langchain_safeguard.verdict import Finding, Verdict
+    from langchain_safeguard.verdict_cache import VerdictCache
 
 _HOME = {
     "audit": ("AuditSink", "JsonLinesSink"),
@@ -60,9 +70,18 @@ _HOME = {
         "SafeguardError",
         "UnreadableInputError",
     ),
-    "escalation": ("Escalation", "HumanReview", "Resolution", "SecondOpinion"),
+    "escalation": (
+        "Escalation",
+        "HumanReview",
+        "Resolution",
+        "SecondOpinion",
+        "Webhook",
+        "verify_signature",
+    ),
     "guarded_retriever": ("GuardedRetriever", "guard_retriever"),
     "guards": ("Guard", "SequenceClassifier", "WordVerdict"),
+    "held": ("HeldResults",),
+    "held_database": ("HeldDatabase",),
     "loading": ("list_guards", "load_guard"),
     "policy": ("Action", "Policy", "Rule"),
     "review.queue": ("ReviewQueue",),
@@ -73,6 +92,7 @@ _HOME = {
     "taxonomy": ("Category", "Side"),
     "tools": ("GuardedTool", "guard_tool"),
     "verdict": ("Finding", "Verdict"),
+    "verdict_cache": ("VerdictCache",),
 }
 _MODULE_OF = {name: module for module, names in _HOME.items() for name in names}
 
@@ -97,6 +117,8 @@ __all__ = [
     "GuardedChatModel",
     "GuardedRetriever",
     "GuardedTool",
+    "HeldDatabase",
+    "HeldResults",
     "HumanReview",
     "InputGuard",
     "JsonLinesSink",
@@ -118,6 +140,8 @@ __all__ = [
     "Turn",
     "UnreadableInputError",
     "Verdict",
+    "VerdictCache",
+    "Webhook",
     "WordVerdict",
     "guard_model",
     "guard_retriever",
@@ -125,6 +149,7 @@ __all__ = [
     "guarded",
     "list_guards",
     "load_guard",
+    "verify_signature",
     "with_ticket",
 ]
 

@@ -1,17 +1,22 @@
-"""Reading what a `Safeguard` is built of: its guards, its handlers and its policy."""
+"""Reading what a `Safeguard` is built of: its guards, handlers, policy and cache."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+from langchain_core.runnables import Runnable
 
 from langchain_safeguard.errors import ConfigurationError
-from langchain_safeguard.escalation.base import Handler
 from langchain_safeguard.guards.base import Guard
 from langchain_safeguard.loading import load_guard
 from langchain_safeguard.policy import Policy
 from langchain_safeguard.taxonomy import Category
+from langchain_safeguard.verdict_cache import VerdictCache
+
+if TYPE_CHECKING:
+    from langchain_safeguard.escalation.base import Handler
 
 
 def guards_of(guard: object) -> tuple[Guard, ...]:
@@ -26,7 +31,19 @@ def guards_of(guard: object) -> tuple[Guard, ...]:
 
 
 def handlers_of(handlers: Sequence[Handler] | Mapping[str, Handler]) -> dict[str, Handler]:
-    """Give each handler a name that rules can refer to."""
+    """Give each handler a name that rules can refer to.
+
+    Raises:
+        ConfigurationError: Something is no handler, or two have the same name.
+    """
+    given: Any = handlers
+    if isinstance(given, str) or not isinstance(given, Mapping | Sequence):
+        raise ConfigurationError(f"handlers={given!r}; allowed: a list or a dict of handlers")
+    for handler in handlers.values() if isinstance(handlers, Mapping) else handlers:
+        if isinstance(handler, type) or not (isinstance(handler, Runnable) or callable(handler)):
+            raise ConfigurationError(
+                f"handler {handler!r}; allowed: a function, a SecondOpinion, a Runnable, ..."
+            )
     if isinstance(handlers, Mapping):
         return dict(handlers)
     named: dict[str, Handler] = {}
@@ -39,12 +56,34 @@ def handlers_of(handlers: Sequence[Handler] | Mapping[str, Handler]) -> dict[str
     return named
 
 
+def cache_of(cache: object) -> VerdictCache | None:
+    """Return a cache as it is, or one of that many entries.
+
+    Raises:
+        ConfigurationError: It is neither, nor `None`.
+    """
+    if cache is None or isinstance(cache, VerdictCache):
+        return cache
+    if type(cache) is int and cache > 0:
+        return VerdictCache(cache)
+    raise ConfigurationError(f"cache={cache!r}; allowed: a VerdictCache, 1, 2, ..., or None")
+
+
 def policy_of(
     policy: Policy | Mapping[str, Any] | str | Path | None,
     guards: Sequence[Guard],
-    handlers: Mapping[str, Handler],
+    handlers: Mapping[str, Handler] | None = None,
 ) -> Policy:
-    """Read a policy, and check that guards can report, and handlers exist for, what it names."""
+    """Read a policy, and check that guards can report, and handlers exist for, what it names.
+
+    Args:
+        policy: The policy; the default policy, cut to what the guards report, if left out.
+        guards: Who judges.
+        handlers: Who can be asked; `None` where nobody is, whatever the rules say.
+
+    Raises:
+        ConfigurationError: A rule names what is not there.
+    """
     reported = {category for guard in guards for category in (*guard.categories, Category.OTHER)}
     if policy is None:
         return Policy.default_policy().restricted_to(reported)
@@ -55,6 +94,8 @@ def policy_of(
             f"rule {rule.name!r} names {category.value!r}, which {names} never reports; allowed: "
             f"{', '.join(sorted(reported))}"
         )
+    if handlers is None:
+        return policy
     for rule in policy.rules:
         for handler in rule.escalate_to:
             if handler not in handlers:

@@ -55,6 +55,9 @@ class GuardedChatModel(WrappedChatModel):
     cache works for the inner model only, and what comes out of it is checked like any answer.
     Traces show the token counts of an answer on both runs; callbacks that count hear one of them.
 
+    In a LangGraph node, a handler that asks a person may interrupt the run. When it goes on, the
+    model is not called again: the answer that was judged waits (see `held` of `Safeguard`).
+
     With `on_block="raise"`, mind that `with_retry()` asks again after a block and that
     `with_fallbacks()` then asks the fallback, unless told which exceptions to handle.
 

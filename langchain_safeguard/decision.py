@@ -18,7 +18,8 @@ class Decision:
     """What the policy made of the verdicts.
 
     Attributes:
-        action: What became of the text in the end: after rewriting and escalation.
+        action: What became of the text in the end: after rewriting and escalation. `escalate` if a
+            person is yet to decide.
         text: The text to use: the checked one, the rewritten one, or the refusal.
         side: The side that was judged.
         verdicts: The evidence, the first verdict of each guard first.

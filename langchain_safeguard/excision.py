@@ -5,6 +5,9 @@ whole: one paragraph of a web page tells the model what to do. So its parts are 
 itself, in ever smaller pieces, and those that offend are rewritten as the policy says. A part that
 it would even block, looked at by itself, is cut out. What comes of it is judged again as a whole,
 as after any rewriting.
+
+An injection goes with the line it stands in: "Ignore your instructions." is followed by what the
+attacker wants done, and that looks harmless by itself.
 """
 
 from __future__ import annotations
@@ -20,7 +23,7 @@ from langchain_safeguard.policy import Action, Policy, Rule
 from langchain_safeguard.readable import Readable
 from langchain_safeguard.rewriters import Replace, as_rewriter
 from langchain_safeguard.safeguard import Safeguard
-from langchain_safeguard.taxonomy import Side
+from langchain_safeguard.taxonomy import Category, Side
 
 REMOVED = "[removed]"
 """What stands in place of a part that is cut out, where the policy has no text for it."""
@@ -30,6 +33,8 @@ Excision = Generator[list[str], list[Decision], list[str]]
 
 _AT_ONCE = 32
 """Into how many pieces a text is cut before the offending ones are cut smaller."""
+_COMMANDS = {Category.PROMPT_INJECTION.value, Category.JAILBREAK.value}
+"""Hazards whose sentences belong together."""
 _SEPARATORS = (
     re.compile(r"\n[^\S\n]*\n\s*"),
     re.compile(r"\n\s*"),
@@ -54,7 +59,7 @@ def excised(texts: Sequence[str], cut: str = REMOVED) -> Excision:
 def _smaller(text: str, decision: Decision, cut: str) -> Generator[list[str], list[Decision], str]:
     """Rewrite the smallest part that offends: of this text, which does."""
     whole = decision.text if decision.action is Action.REWRITE else cut
-    pieces = _pieces(text)
+    pieces = _pieces(text, sentences=_COMMANDS.isdisjoint(decision.categories))
     if len(pieces) == 1:
         return whole
     # What separates them stays.
@@ -71,9 +76,9 @@ def _smaller(text: str, decision: Decision, cut: str) -> Generator[list[str], li
     return joined if again.passes else whole
 
 
-def _pieces(text: str) -> list[str]:
+def _pieces(text: str, *, sentences: bool) -> list[str]:
     """Cut a text at its paragraphs, or else lines, or else sentences; joined they are the text."""
-    for separator in _SEPARATORS:
+    for separator in _SEPARATORS if sentences else _SEPARATORS[:-1]:
         ends = [match.end() for match in separator.finditer(text)]
         pieces = [
             text[begin:end]

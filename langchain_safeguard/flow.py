@@ -7,7 +7,6 @@ it wants done and gets the results sent in. It does no I/O itself; `Safeguard` d
 from __future__ import annotations
 
 import logging
-import sys
 from collections.abc import Generator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -16,10 +15,12 @@ from langchain_safeguard.conversation import Conversation
 from langchain_safeguard.decision import Decision, decide
 from langchain_safeguard.errors import ReviewSetupError, SafeguardError
 from langchain_safeguard.escalation.base import Escalation, Handler, Resolution, resolution_of
+from langchain_safeguard.graph_task import is_control_flow
 from langchain_safeguard.policy import Action, Policy, Rule
 from langchain_safeguard.rewriters import as_rewriter, rewritten
 from langchain_safeguard.taxonomy import Side
 from langchain_safeguard.verdict import Verdict
+from langchain_safeguard.waiting import HELD_MESSAGE, Deferred
 
 logger = logging.getLogger(__name__)
 
@@ -78,6 +79,8 @@ def decision_flow(
         # interrupts the run), and must not go without a trace.
         yield Record(decision, conversation, pending=True)
         decision = yield from _escalate(handlers, conversation, decision, rule)
+        if decision.action is Action.ESCALATE:
+            return decision
     yield Record(decision, conversation)
     return decision
 
@@ -114,7 +117,10 @@ def _escalate(
     request = Escalation(conversation, decision.side, decision)
     for name in names:
         try:
-            resolution = resolution_of((yield Apply(handlers[name], request)))
+            answer = yield Apply(handlers[name], request)
+            if isinstance(answer, Deferred):
+                return replace(decision, text=HELD_MESSAGE)
+            resolution = resolution_of(answer)
         except Exception as error:
             if is_control_flow(error) or isinstance(error, ReviewSetupError):
                 raise
@@ -137,9 +143,3 @@ def _resolved(request: Escalation, resolution: Resolution, name: str) -> Decisio
         resolved_by=name if resolution.ticket is None else None,
         ticket=resolution.ticket,
     )
-
-
-def is_control_flow(error: BaseException) -> bool:
-    """Tell LangGraph's interrupts and commands, which are exceptions, from failures."""
-    errors = sys.modules.get("langgraph.errors")
-    return errors is not None and isinstance(error, errors.GraphBubbleUp)

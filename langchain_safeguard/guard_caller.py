@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import logging
 import time
-from collections.abc import Sequence
+import uuid
+import weakref
+from collections.abc import Generator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from typing import Any
 
 from tenacity import (
@@ -17,16 +21,41 @@ from tenacity import (
     wait_random_exponential,
 )
 
+from langchain_safeguard.calling import seconds_or_none
 from langchain_safeguard.conversation import Conversation
-from langchain_safeguard.errors import GuardOutputError, GuardTimeoutError
+from langchain_safeguard.errors import ConfigurationError, GuardOutputError, GuardTimeoutError
 from langchain_safeguard.guards.base import Guard
+from langchain_safeguard.plans import adrive, drive
 from langchain_safeguard.taxonomy import Side
 from langchain_safeguard.verdict import Verdict
+from langchain_safeguard.verdict_cache import VerdictCache
 
 logger = logging.getLogger(__name__)
 
 _AT_ONCE = 32
 """How many conversations of a failed batch are asked at the same time."""
+_tokens: dict[int, tuple[weakref.ref[Guard], str]] = {}
+
+
+@dataclass(frozen=True, slots=True)
+class _Find:
+    """Look verdicts up."""
+
+    keys: Sequence[str]
+
+
+@dataclass(frozen=True, slots=True)
+class _Ask:
+    """Ask the guard."""
+
+    conversations: Sequence[Conversation]
+
+
+@dataclass(frozen=True, slots=True)
+class _Keep:
+    """Remember verdicts."""
+
+    verdicts: dict[str, Verdict]
 
 
 class GuardCaller:
@@ -37,13 +66,29 @@ class GuardCaller:
         timeout: The seconds all attempts may take together; `None` waits for ever.
         attempts: How often to ask when the failure is transient (`GuardError.is_retryable`).
         limit: The longest text, in characters, that is judged.
+        cache: Where known verdicts are found.
+
+    Raises:
+        ConfigurationError: A value is wrong; the message names it and what is allowed.
     """
 
-    def __init__(self, guard: Guard, *, timeout: float | None, attempts: int, limit: int) -> None:
-        """Store."""
+    def __init__(
+        self,
+        guard: Guard,
+        *,
+        timeout: float | None,
+        attempts: int,
+        limit: int,
+        cache: VerdictCache | None = None,
+    ) -> None:
+        """Check and store."""
+        for name, number in (("attempts", attempts), ("max_characters", limit)):
+            if type(number) is not int or number < 1:
+                raise ConfigurationError(f"{name}={number!r}; allowed: 1, 2, ...")
         self.guard = guard
-        self._timeout = timeout
+        self._timeout = seconds_or_none("timeout", timeout)
         self._limit = limit
+        self._cache = cache
         self._retry: dict[str, Any] = {
             "stop": stop_after_attempt(attempts),
             "wait": wait_random_exponential(multiplier=0.05, max=2),
@@ -51,21 +96,80 @@ class GuardCaller:
             "reraise": True,
         }
 
-    def ask(self, conversations: Sequence[Conversation], side: Side) -> list[Verdict]:
-        """Judge; what is too long is not judged, and says so."""
-        short = [c for c in conversations if not self._too_long(c, side)]
-        verdicts = iter(self._ask(short, side) if short else [])
-        return [
-            self._refused() if self._too_long(c, side) else next(verdicts) for c in conversations
-        ]
+    def ask(
+        self, conversations: Sequence[Conversation], side: Side, *, remember: bool = True
+    ) -> list[Verdict]:
+        """Judge; what is too long is not judged, and says so.
 
-    async def aask(self, conversations: Sequence[Conversation], side: Side) -> list[Verdict]:
-        """Judge; what is too long is not judged, and says so."""
-        short = [c for c in conversations if not self._too_long(c, side)]
-        verdicts = iter(await self._aask(short, side) if short else [])
-        return [
-            self._refused() if self._too_long(c, side) else next(verdicts) for c in conversations
-        ]
+        Args:
+            conversations: What is judged.
+            side: Which part of it.
+            remember: Whether the cache is used. Texts that still grow would only fill it.
+        """
+
+        def perform(step: _Find | _Ask | _Keep) -> Any:
+            match step:
+                case _Ask(wanted):
+                    return self._ask(wanted, side)
+                case _:
+                    return self._look(step)
+
+        return drive(self._plan(conversations, side, remember), perform)
+
+    async def aask(
+        self, conversations: Sequence[Conversation], side: Side, *, remember: bool = True
+    ) -> list[Verdict]:
+        """Judge without blocking the event loop; see `ask`."""
+
+        async def perform(step: _Find | _Ask | _Keep) -> Any:
+            match step:
+                case _Ask(wanted):
+                    return await self._aask(wanted, side)
+                case _ if self._cache is not None and self._cache.is_shared:
+                    return await asyncio.to_thread(self._look, step)
+                case _:
+                    return self._look(step)
+
+        return await adrive(self._plan(conversations, side, remember), perform)
+
+    def _plan(
+        self, conversations: Sequence[Conversation], side: Side, remember: bool
+    ) -> Generator[_Find | _Ask | _Keep, Any, list[Verdict]]:
+        numbers = range(len(conversations))
+        verdicts = {n: self._refused() for n in numbers if self._too_long(conversations[n], side)}
+        keys: dict[int, str] = {}
+        if remember and self._cache is not None:
+            keys = {n: self._key(conversations[n], side) for n in numbers if n not in verdicts}
+            found = yield _Find([*keys.values()])
+            verdicts |= {n: v for n, v in zip(keys, found, strict=True) if v is not None}
+        missing = [n for n in numbers if n not in verdicts]
+        if missing:
+            asked = yield _Ask([conversations[n] for n in missing])
+            verdicts |= dict(zip(missing, asked, strict=True))
+            if keys:
+                yield _Keep({keys[n]: verdicts[n] for n in missing})
+        return [verdicts[n] for n in numbers]
+
+    def _look(self, step: _Find | _Keep) -> list[Verdict | None] | None:
+        assert self._cache is not None, "steps for the cache come only where there is one"
+        if isinstance(step, _Find):
+            return self._cache.find(step.keys)
+        self._cache.keep(step.verdicts)
+        return None
+
+    def _key(self, conversation: Conversation, side: Side) -> str:
+        """Return a hash of all that decides the verdict."""
+        guard, kind = self.guard, type(self.guard)
+        facts = (
+            f"{kind.__module__}.{kind.__qualname__}",
+            guard.name,
+            guard.revision,
+            # A tuple, so that no fingerprint can pass for an object's token.
+            guard.fingerprint or (_token(guard),),
+            side,
+            [(turn.role, turn.text, turn.unchecked) for turn in conversation.turns],
+        )
+        return hashlib.sha256(repr(facts).encode("utf-8", "backslashreplace")).hexdigest()
 
     def _ask(self, conversations: Sequence[Conversation], side: Side) -> list[Verdict]:
         """Judge; a batch that fails as a whole is asked one by one."""
@@ -123,8 +227,7 @@ class GuardCaller:
         for verdict in verdicts:
             if not isinstance(verdict, Verdict):
                 raise GuardOutputError(f"the guard gave a {type(verdict).__name__}, not a Verdict")
-            scores = [verdict.score, *(finding.score for finding in verdict.findings)]
-            if not all(score is None or 0 <= score <= 1 for score in scores):
+            if not verdict.has_sound_scores:
                 raise GuardOutputError("the guard gave a score that is not in [0, 1]")
         return verdicts
 
@@ -141,3 +244,14 @@ class GuardCaller:
         reason = str(self._late()) if late else type(error).__name__
         logger.error("guard %r could not judge: %s", self.guard.name, reason)
         return Verdict(self.guard.name, self.guard.revision, failed=True, reason=reason)
+
+
+def _token(guard: Guard) -> str:
+    """Return what stands for this object and for no other one, past or future, copies included."""
+    known, token = _tokens.get(id(guard), (None, ""))
+    if known is None or known() is not guard:
+        # Of two threads that are here at once, one is only going to miss what it looks for.
+        token = uuid.uuid4().hex
+        place = id(guard)
+        _tokens[place] = (weakref.ref(guard, lambda _: _tokens.pop(place, None)), token)
+    return token

@@ -6,14 +6,16 @@ from collections.abc import AsyncGenerator, Generator, Mapping, Sequence
 from contextlib import aclosing, closing
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, cast
+from typing import Any
 
-from langchain_core.messages import AIMessage, AIMessageChunk, BaseMessage, message_chunk_to_message
+from langchain_core.messages import AIMessage, AIMessageChunk, BaseMessage
 from langchain_core.runnables import Runnable, RunnableConfig
 
+from langchain_safeguard.answer_forms import aonce, as_chunk, once, own, whole
 from langchain_safeguard.conversation import Conversation
 from langchain_safeguard.decision import Decision
 from langchain_safeguard.errors import ContentBlockedError
+from langchain_safeguard.graph_task import resumed
 from langchain_safeguard.guarded_stream import OnBlock, aguarded_stream, guarded_stream
 from langchain_safeguard.hushed import aquietly, hushed, muted, quiet, quietly
 from langchain_safeguard.parallel import InputStoppedError, aboth, agated, both, gated
@@ -27,11 +29,9 @@ from langchain_safeguard.refusal import (
 )
 from langchain_safeguard.review.ticket import tickets_of
 from langchain_safeguard.safeguard import Safeguard
+from langchain_safeguard.waiting import LOST_MESSAGE, Found
 
 Messages = Sequence[BaseMessage]
-
-_RUN_IDS = ("lc_run-", "run-")
-"""How ids begin that langchain-core makes from a run's id."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,10 +50,18 @@ class _Call:
 
 
 @dataclass(frozen=True, slots=True)
+class _Wait:
+    """Look for an answer that waited while a run was interrupted; the result is `Found`."""
+
+    prompt: Conversation
+
+
+@dataclass(frozen=True, slots=True)
 class _Judge:
     """Check the answer; the result is the decision."""
 
     conversation: Conversation
+    answer: AIMessage
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,7 +71,7 @@ class _Recall:
     conversation: Conversation
 
 
-_Step = _Ask | _Call | _Judge | _Recall
+_Step = _Ask | _Call | _Judge | _Recall | _Wait
 _Plan = Generator[_Step, Any, AIMessage]
 
 
@@ -146,8 +154,13 @@ class GuardedCall:
                 return self._check(conversation), None
             case _Call(asked):
                 return self._answer(asked)
-            case _Judge(conversation):
-                return self.safeguard.check(conversation, side="output", config=self.config)
+            case _Wait(prompt):
+                return self.safeguard.waiting.recall(
+                    prompt.answered(""), side="output", config=self.config
+                )
+            case _Judge(conversation, answer):
+                options: Any = {"config": self.config, "keep": answer}
+                return self.safeguard.check(conversation, side="output", **options)
 
     async def _aperform(self, step: _Step) -> Any:
         match step:
@@ -159,8 +172,13 @@ class GuardedCall:
                 return await self._acheck(conversation), None
             case _Call(asked):
                 return await self._aanswer(asked)
-            case _Judge(conversation):
-                return await self.safeguard.acheck(conversation, side="output", config=self.config)
+            case _Wait(prompt):
+                return await self.safeguard.waiting.arecall(
+                    prompt.answered(""), side="output", config=self.config
+                )
+            case _Judge(conversation, answer):
+                options: Any = {"config": self.config, "keep": answer}
+                return await self.safeguard.acheck(conversation, side="output", **options)
 
     def _plan(self, messages: Messages) -> _Plan:
         prompt = Conversation.of(messages)
@@ -172,13 +190,25 @@ class GuardedCall:
             if not decision.passes:
                 messages, answer = rewritten_input(messages, decision), None
                 prompt = Conversation.of(messages)
-        if answer is None and self.check_output and (recalled := (yield _Recall(prompt))):
-            answer = _whole(recalled.answer)
+        if not self.check_output:
+            return answer if answer is not None else (yield _Call(messages))
+        if answer is None and (found := (yield _Wait(prompt))):
+            return (yield from self._found(prompt, found))
+        if answer is None and (recalled := (yield _Recall(prompt))):
+            answer = whole(recalled.answer)
         if answer is None:
             answer = yield _Call(messages)
-        if not self.check_output:
-            return answer
-        decision = yield _Judge(prompt.answered(answer))
+        return (yield from self._judged(prompt, answer))
+
+    def _found(self, prompt: Conversation, found: Found) -> _Plan:
+        """Decide about an answer that waited for a person."""
+        if found.held is None:
+            return self._refusal(found.loss(LOST_MESSAGE), None)
+        # Whoever gets it may write into it, and the step may begin anew once more.
+        return (yield from self._judged(prompt, whole(found.held.value)))
+
+    def _judged(self, prompt: Conversation, answer: AIMessage) -> _Plan:
+        decision = yield _Judge(prompt.answered(answer), answer)
         if decision.blocked:
             return self._refusal(decision, answer)
         return recorded(answer, decision) if decision.passes else with_text(answer, decision)
@@ -207,29 +237,33 @@ class GuardedCall:
     def _answer(self, messages: Messages) -> AIMessage:
         config = hushed(self.config)
         with quiet(config):
-            return _whole(muted(self.model).invoke(messages, config, **self.options))
+            return whole(muted(self.model).invoke(messages, config, **self.options))
 
     async def _aanswer(self, messages: Messages) -> AIMessage:
         config = hushed(self.config)
         with quiet(config):
-            return _whole(await muted(self.model).ainvoke(messages, config, **self.options))
+            return whole(await muted(self.model).ainvoke(messages, config, **self.options))
 
     def _streamed(self, messages: Messages, *, asked: bool) -> Generator[AIMessageChunk]:
         prompt, config = Conversation.of(messages), hushed(self.config)
         if not (asked or self._at_once):
             _stop_unless_passed(self._check(prompt))
-        recalled = self.safeguard.recall(prompt, config=self.config) if self.check_output else None
+        found = self._perform(_Wait(prompt)) if self.check_output else None
+        if found is not None:
+            yield as_chunk(drive(self._found(prompt, found), self._perform))
+            return
+        recalled = self._perform(_Recall(prompt)) if self.check_output else None
         if recalled is None:
             chunks = quietly(muted(self.model).stream(messages, config, **self.options), config)
         else:
-            chunks = _once(recalled.answer)
+            chunks = once(recalled.answer)
         if self._at_once and not asked:
             chunks = gated(chunks, partial(self._check, prompt))
         if self.check_output:
             chunks = guarded_stream(chunks, prompt, self.safeguard, **self._window)
         with closing(chunks):
             for chunk in chunks:
-                yield as_chunk(_own(chunk))
+                yield as_chunk(own(chunk))
 
     async def _astreamed(
         self, messages: Messages, *, asked: bool
@@ -237,28 +271,30 @@ class GuardedCall:
         prompt, config = Conversation.of(messages), hushed(self.config)
         if not (asked or self._at_once):
             _stop_unless_passed(await self._acheck(prompt))
-        recalled = None
-        if self.check_output:
-            recalled = await self.safeguard.arecall(prompt, config=self.config)
+        found = await self._aperform(_Wait(prompt)) if self.check_output else None
+        if found is not None:
+            yield as_chunk(await adrive(self._found(prompt, found), self._aperform))
+            return
+        recalled = await self._aperform(_Recall(prompt)) if self.check_output else None
         if recalled is None:
             chunks = aquietly(muted(self.model).astream(messages, config, **self.options), config)
         else:
-            chunks = _aonce(recalled.answer)
+            chunks = aonce(recalled.answer)
         if self._at_once and not asked:
             chunks = agated(chunks, self._acheck(prompt))
         if self.check_output:
             chunks = aguarded_stream(chunks, prompt, self.safeguard, **self._window)
         async with aclosing(chunks):
             async for chunk in chunks:
-                yield as_chunk(_own(chunk))
+                yield as_chunk(own(chunk))
 
     @property
     def _at_once(self) -> bool:
         """Tell whether the model may work while its input is checked.
 
-        Not if there is a ticket: what it stands for is looked up before the model is called.
+        Not if its answer may be there already: from before an interrupt, or under a ticket.
         """
-        return self.parallel and not tickets_of(self.config)
+        return self.parallel and not (tickets_of(self.config) or resumed(self.config))
 
     @property
     def _window(self) -> dict[str, Any]:
@@ -268,49 +304,3 @@ class GuardedCall:
 def _stop_unless_passed(decision: Decision) -> None:
     if not decision.passes:
         raise InputStoppedError(decision)
-
-
-def _own(message: Any) -> AIMessage:
-    """Copy a message of the inner model, without the id of the inner run.
-
-    Callers write into what they get, and the original may lie in the inner model's cache. An id
-    that a provider gave stays; without one, a message gets the id of the guarded run.
-    """
-    if not isinstance(message, AIMessage):
-        raise TypeError(f"the model answered with a {type(message).__name__}, not an AIMessage")
-    id = None if (message.id or "").startswith(_RUN_IDS) else message.id
-    return message.model_copy(update={"id": id, "response_metadata": {**message.response_metadata}})
-
-
-def _whole(message: Any) -> AIMessage:
-    """Return the answer as a message, whatever form the inner model gave it."""
-    own = _own(message)
-    if isinstance(own, AIMessageChunk):
-        return cast(AIMessage, message_chunk_to_message(own))
-    return own
-
-
-def _once(answer: Any) -> Generator[Any]:
-    yield as_chunk(answer)
-
-
-async def _aonce(answer: Any) -> AsyncGenerator[Any]:
-    yield as_chunk(answer)
-
-
-def as_chunk(message: Any) -> Any:
-    """Return the one chunk of an answer that does not stream; what is no AI message stays."""
-    if isinstance(message, AIMessageChunk) or not isinstance(message, AIMessage):
-        return message
-    chunk = AIMessageChunk(
-        content=message.content,
-        additional_kwargs=message.additional_kwargs,
-        response_metadata=message.response_metadata,
-        tool_calls=message.tool_calls,
-        invalid_tool_calls=message.invalid_tool_calls,
-        id=message.id,
-        name=message.name,
-        chunk_position="last",
-    )
-    # Unvalidated: the counts of a message from a cache can be incomplete.
-    return chunk.model_copy(update={"usage_metadata": message.usage_metadata})

@@ -47,6 +47,7 @@ class _Check:
     """Decide about the answer, and act on it; the result is a decision."""
 
     conversation: Conversation
+    answer: Any
     verdicts: tuple[Verdict, ...] | None = None
 
 
@@ -108,8 +109,8 @@ def guarded_stream(
                     result = next(chunks, _END)
                 case _Draft(conversation):
                     result = safeguard.draft(conversation)
-                case _Check(conversation, verdicts):
-                    options: Any = {"config": config, "verdicts": verdicts}
+                case _Check(conversation, whole, verdicts):
+                    options: Any = {"config": config, "verdicts": verdicts, "keep": whole}
                     result = safeguard.check(conversation, side="output", **options)
                 case _Stop():
                     close(chunks)
@@ -144,10 +145,9 @@ async def aguarded_stream(
                     result = await anext(chunks, _END)
                 case _Draft(conversation):
                     result = await safeguard.adraft(conversation)
-                case _Check(conversation, verdicts):
-                    result = await safeguard.acheck(
-                        conversation, side="output", config=config, verdicts=verdicts
-                    )
+                case _Check(conversation, whole, verdicts):
+                    options: Any = {"config": config, "verdicts": verdicts, "keep": whole}
+                    result = await safeguard.acheck(conversation, side="output", **options)
                 case _Stop():
                     await aclose(chunks)
     finally:
@@ -234,7 +234,7 @@ def _plan(
             draft = yield _Draft(conversation)
             if draft.blocked:
                 yield _Stop()
-                decision = yield _Check(conversation, draft.verdicts)
+                decision = yield _Check(conversation, answer.joined(), draft.verdicts)
                 yield from _refuse(answer, decision, window.finished(), on_block, refuse)
                 return
             # What is to be rewritten or escalated is settled once the answer is complete.
@@ -242,14 +242,15 @@ def _plan(
             if draft.passes:
                 yield from map(answer.show, window.passed())
         chunk = yield _Pull()
-    decision = yield _Check(prompt.answered(answer.joined()))
+    whole = answer.joined()
+    decision = yield _Check(prompt.answered(whole), whole)
     held = window.finished()
     if decision.passes:
         yield from _release(answer, decision, held)
     elif decision.action is Action.REWRITE and decision.text.startswith(answer.shown):
         yield from _rewrite(answer, decision, held)
     else:
-        if not decision.blocked:
+        if decision.action is Action.REWRITE:
             # The new text contradicts what is out already: too late for it.
             decision = replace(decision, action=Action.BLOCK, text=message)
         yield from _refuse(answer, decision, held, on_block, refuse)
@@ -280,7 +281,7 @@ def _rewrite(answer: _Answer, decision: Decision, held: list[Any]) -> Iterator[_
 def _refuse(
     answer: _Answer, decision: Decision, held: list[Any], on_block: OnBlock, refuse: Refuse
 ) -> Iterator[_Step]:
-    if on_block == "raise":
+    if decision.blocked and on_block == "raise":
         raise ContentBlockedError(decision)
     like = joined(held) if answer.grows and held else answer.joined()
     refusal = refuse(decision, like)

@@ -180,6 +180,7 @@ def load_guard(
             (asked, local, source, max_tokens),
             lambda: remote_engine(asked, checkpoint, source or local, max_tokens, title),
         )
+        # Without a fingerprint: what the servers run may change.
         return _probed(ModelGuard(asking, family, name=title))
     from langchain_safeguard.engines.weights import Loading
 
@@ -198,7 +199,15 @@ def load_guard(
             f"quantization={quantization!r}, but {local} is quantised already "
             f"({checkpoint.quantized_by}); allowed: None"
         )
-    return _model_guard(family, loading, title, revision or checkpoint.revision)
+    # Snapshots of the hub do not change; a folder may, and so may what options refer to.
+    fixed = checkpoint.revision and (loading.base is None or Checkpoint(loading.base).revision)
+    return _model_guard(
+        family,
+        loading,
+        title,
+        revision or checkpoint.revision,
+        f"{known.name} {loading}" if known and fixed and not options else None,
+    )
 
 
 def fetch(name: str, revision: str | None = None) -> list[Path]:
@@ -254,7 +263,8 @@ def _embedded(folder: Path | None) -> Guard:
     from langchain_safeguard.guards.embedded import Embedded
 
     engine = EmbeddedEngine(folder)
-    return ModelGuard(engine, Embedded(engine.labels), revision=engine.revision)
+    family = Embedded(engine.labels)
+    return ModelGuard(engine, family, revision=engine.revision, fingerprint=family.name)
 
 
 def _embedded_folder(name: str | Path) -> Path | None:
@@ -303,9 +313,16 @@ def _base(
     return _folder(base, weights=weights and not tokenizer_only)
 
 
-def _model_guard(family: Family[Any, Any], loading: Any, title: str, revision: str | None) -> Guard:
+def _model_guard(
+    family: Family[Any, Any],
+    loading: Any,
+    title: str,
+    revision: str | None,
+    fingerprint: str | None,
+) -> Guard:
     from langchain_safeguard.engines.weights import classifier_engine, language_engine
 
+    named = {"name": title, "revision": revision, "fingerprint": fingerprint}
     if isinstance(family, ClassifierFamily):
         activation, labels = getattr(family, "activation", None), getattr(family, "labels", None)
         key = (loading, activation, labels)
@@ -315,9 +332,9 @@ def _model_guard(family: Family[Any, Any], loading: Any, title: str, revision: s
         )
         if isinstance(family, SequenceClassifier):
             family.check_labels(classifier.labels, exclusive=classifier.activation == "softmax")
-        return ModelGuard(classifier, family, name=title, revision=revision)
+        return ModelGuard(classifier, family, **named)
     engine = _engines.get(loading, lambda: language_engine(loading, title))
-    return _probed(ModelGuard(engine, family, name=title, revision=revision))
+    return _probed(ModelGuard(engine, family, **named))
 
 
 def _classifier(name: str | Path) -> ConfigurationError:

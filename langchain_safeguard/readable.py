@@ -7,6 +7,7 @@ be replaced are the texts themselves, so that a rewritten value has the shape of
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, is_dataclass, replace
 from typing import Any
@@ -94,7 +95,7 @@ class _Walk:
         """Return the value with its texts changed; the same object if none was."""
         if isinstance(value, str):
             self._see(value)
-            return self._change(value)
+            return self._text(value)
         if value is None or isinstance(value, bool | int | float):
             # Numbers by themselves say nothing (vectors have thousands); those with a name do.
             if self._label and value is not None:
@@ -124,6 +125,24 @@ class _Walk:
         if text:
             self.read.append(f"{self._label}{text}")
         self._label = ""
+
+    def _text(self, text: str) -> str:
+        """Change a text; of a JSON value, as tools return them, only the texts in it.
+
+        It is read as it stands, since a model reads it so: keys, and what JSON would drop, too.
+        """
+        parsed = _parsed(text)
+        if parsed is None:
+            return self._change(text)
+        changed = self._leaves(parsed)
+        return text if changed == parsed else json.dumps(changed, ensure_ascii=False)
+
+    def _leaves(self, value: Any) -> Any:
+        if isinstance(value, str):
+            return self._change(value)
+        if isinstance(value, dict):
+            return {key: self._leaves(item) for key, item in value.items()}
+        return [*map(self._leaves, value)] if isinstance(value, list) else value
 
     def _fixed(self, value: Any) -> None:
         """Read what cannot be replaced."""
@@ -202,6 +221,23 @@ class _Walk:
         if isinstance(value, BaseModel):
             return value.model_copy(update=new)
         return replace(value, **new)
+
+
+def _parsed(text: str) -> Any:
+    """Return a JSON object or list that holds texts; `None` if the text is nothing of the kind."""
+    if not text.lstrip().startswith(("{", "[")):
+        return None
+    try:
+        value = json.loads(text)
+        return value if _holds_text(value) else None
+    except (ValueError, RecursionError):
+        return None
+
+
+def _holds_text(value: Any) -> bool:
+    if isinstance(value, dict | list):
+        return any(map(_holds_text, value.values() if isinstance(value, dict) else value))
+    return isinstance(value, str)
 
 
 def _is_block(value: Mapping[Any, Any]) -> bool:

@@ -139,4 +139,7 @@ def _fields(decision: Decision, like: BaseMessage | None) -> dict[str, Any]:
 def _counted(message: A, like: BaseMessage | None) -> A:
     """Add the token counts, unvalidated: those of a message from a cache can be incomplete."""
     usage = getattr(like, "usage_metadata", None)
+    if message.response_metadata[RECORD]["action"] == Action.ESCALATE.value:
+        # They come with the answer, once it is decided about.
+        return message
     return message.model_copy(update={"usage_metadata": usage}) if usage else message

@@ -14,9 +14,9 @@ from typing import Any
 from langchain_core.callbacks import adispatch_custom_event, dispatch_custom_event
 from langchain_core.runnables import RunnableConfig
 
-from langchain_safeguard.assembly import guards_of, handlers_of, policy_of
+from langchain_safeguard.assembly import cache_of, guards_of, handlers_of, policy_of
 from langchain_safeguard.audit import AuditSink, audit_record, log_record
-from langchain_safeguard.calling import acall_handler, call_handler
+from langchain_safeguard.calling import seconds_or_none
 from langchain_safeguard.conversation import Conversation
 from langchain_safeguard.decision import Decision, decide
 from langchain_safeguard.errors import ConfigurationError
@@ -24,12 +24,14 @@ from langchain_safeguard.escalation.base import Handler, Recalls
 from langchain_safeguard.flow import Apply, Flow, Judge, Record, decision_flow
 from langchain_safeguard.guard_caller import GuardCaller
 from langchain_safeguard.guards.base import Guard
-from langchain_safeguard.hushed import hushed, quiet
+from langchain_safeguard.held import HeldResults, HeldStore
 from langchain_safeguard.plans import adrive, drive
 from langchain_safeguard.policy import Policy
 from langchain_safeguard.review.ticket import Recalled, tickets_of
 from langchain_safeguard.taxonomy import Side, side_of
 from langchain_safeguard.verdict import Verdict
+from langchain_safeguard.verdict_cache import VerdictCache
+from langchain_safeguard.waiting import Asking, Interrupted, Waiting
 
 EVENT = "safeguard_decision"
 """The name of the LangChain custom event that carries each record."""
@@ -53,6 +55,11 @@ class Safeguard:
         attempts: How often a guard is asked when it fails for a transient reason.
         max_characters: A longer text is not judged, so that one request cannot keep the guard busy
             for minutes: its verdict is a failed one, and the policy's `on_failure` decides.
+        handler_timeout: The seconds a handler or a rewriter may take; `None` waits for ever.
+        cache: How many verdicts are remembered, so that no guard is asked twice about the same
+            text; or a `VerdictCache` to share. `None` asks each time.
+        held: Where answers and results wait while a handler asks a person by interrupting a
+            LangGraph run: in this process (`HeldResults`), or in a database (`HeldDatabase`).
 
     Raises:
         ConfigurationError: A value is wrong, or the policy has a rule for a category that none of
@@ -77,23 +84,35 @@ class Safeguard:
         timeout: float | None = 60.0,
         attempts: int = 3,
         max_characters: int = 250_000,
+        handler_timeout: float | None = 60.0,
+        cache: VerdictCache | int | None = 4096,
+        held: HeldStore | None = None,
     ) -> None:
         """Load the guards and check the policy against what they can report."""
-        if timeout is not None and not timeout > 0:
-            raise ConfigurationError(f"timeout={timeout!r}; allowed: seconds above 0, or None")
-        if attempts < 1:
-            raise ConfigurationError(f"attempts={attempts!r}; allowed: 1, 2, ...")
-        if max_characters < 1:
-            raise ConfigurationError(f"max_characters={max_characters!r}; allowed: 1, 2, ...")
+        if held is not None and (isinstance(held, type) or not isinstance(held, HeldStore)):
+            raise ConfigurationError(
+                f"held: a {type(held).__name__}; allowed: HeldResults(), HeldDatabase(url), or a "
+                "store of your own"
+            )
+        self.cache = cache_of(cache)
         self.guards = guards_of(guard)
         self.handlers = handlers_of(handlers)
         self.policy = policy_of(policy, self.guards, self.handlers)
         self._callers = [
-            GuardCaller(guard, timeout=timeout, attempts=attempts, limit=max_characters)
+            GuardCaller(
+                guard, timeout=timeout, attempts=attempts, limit=max_characters, cache=self.cache
+            )
             for guard in self.guards
         ]
         self._audit = audit
         self._audit_text = audit_text
+        self.waiting = Waiting.of(
+            held or HeldResults(),
+            self.guards,
+            self.policy,
+            active=bool(self.handlers),
+            patience=seconds_or_none("handler_timeout", handler_timeout),
+        )
 
     def variant(self, policy: Any = None, *, recorded: bool = True) -> Safeguard:
         """Return one with the same guards, but another policy, or one that records nothing."""
@@ -101,6 +120,18 @@ class Safeguard:
         if policy is not None:
             other.policy = policy_of(policy, self.guards, self.handlers)
         other._audit = self._audit if recorded else None
+        return other
+
+    def asking_as(self, name: str, interrupted: Interrupted | None = None) -> Safeguard:
+        """Return the same for one of several places at which it judges.
+
+        Args:
+            name: What tells its questions to people from those of other places.
+            interrupted: Takes the interrupt of a handler that asks a person; the decision is then
+                `escalate`. If left out, the interrupt is raised.
+        """
+        other = copy(self)
+        other.waiting = self.waiting.named(name, interrupted)
         return other
 
     def require(self, side: Side) -> None:
@@ -121,6 +152,7 @@ class Safeguard:
         side: Side = "input",
         config: RunnableConfig | None = None,
         verdicts: Sequence[Verdict] | None = None,
+        keep: Any = None,
     ) -> Decision:
         """Decide about one text.
 
@@ -131,12 +163,15 @@ class Safeguard:
                 context of what comes before it), what goes into a tool or comes out of one.
             config: A run's config; the record goes to its callbacks as a custom event.
             verdicts: The guards' verdicts on this text where they are known already, from `draft`.
+            keep: What to hold while a person is asked, so that `waiting.recall` finds it
+                when an interrupted LangGraph run goes on.
 
         Raises:
             UnreadableInputError: `value` cannot be read, or does not end with a turn of that side.
             ConfigurationError: `side` is unknown.
         """
-        return self._drive(self._flow(_readable(value, side), side, verdicts), config)
+        asking = Asking(self.waiting, _readable(value, side), side, config, keep)
+        return self._decided(asking, verdicts)
 
     async def acheck(
         self,
@@ -145,19 +180,22 @@ class Safeguard:
         side: Side = "input",
         config: RunnableConfig | None = None,
         verdicts: Sequence[Verdict] | None = None,
+        keep: Any = None,
     ) -> Decision:
         """Decide about one text without blocking the event loop; see `check`."""
-        return await self._adrive(self._flow(_readable(value, side), side, verdicts), config)
+        asking = Asking(self.waiting, _readable(value, side), side, config, keep)
+        return await self._adecided(asking, verdicts)
 
     def draft(self, value: object, *, side: Side = "output") -> Decision:
         """Decide about a growing text, only that; `check` with the `verdicts` then acts on it."""
         conversation = _readable(value, side)
-        return decide(self.policy, conversation, side, self._judge([conversation], side)[0])[0]
+        verdicts = self._judge([conversation], side, growing=True)[0]
+        return decide(self.policy, conversation, side, verdicts)[0]
 
     async def adraft(self, value: object, *, side: Side = "output") -> Decision:
         """Decide about a text that is still growing; see `draft`."""
         conversation = _readable(value, side)
-        verdicts = (await self._ajudge([conversation], side))[0]
+        verdicts = (await self._ajudge([conversation], side, growing=True))[0]
         return decide(self.policy, conversation, side, verdicts)[0]
 
     def batch(
@@ -166,12 +204,13 @@ class Safeguard:
         *,
         side: Side = "input",
         configs: Sequence[RunnableConfig] | None = None,
+        keeps: Sequence[Any] | None = None,
     ) -> list[Decision]:
         """Decide about several texts in one pass of each guard; see `check`."""
         conversations = [_readable(value, side) for value in values]
         verdicts = self._judge(conversations, side)
-        flows = map(self._flow, conversations, [side] * len(values), verdicts)
-        return [*map(self._drive, flows, configs or repeat(None))]
+        asked = self._asking(conversations, side, configs, keeps)
+        return [*map(self._decided, asked, verdicts)]
 
     async def abatch(
         self,
@@ -179,12 +218,13 @@ class Safeguard:
         *,
         side: Side = "input",
         configs: Sequence[RunnableConfig] | None = None,
+        keeps: Sequence[Any] | None = None,
     ) -> list[Decision]:
         """Decide about several texts in one pass of each guard; see `check`."""
         conversations = [_readable(value, side) for value in values]
         verdicts = await self._ajudge(conversations, side)
-        flows = map(self._flow, conversations, [side] * len(values), verdicts)
-        return await asyncio.gather(*map(self._adrive, flows, configs or repeat(None)))
+        asked = self._asking(conversations, side, configs, keeps)
+        return await asyncio.gather(*map(self._adecided, asked, verdicts))
 
     def recall(
         self, prompt: Conversation, *, side: Side = "output", config: RunnableConfig | None = None
@@ -220,48 +260,69 @@ class Safeguard:
     ) -> Flow:
         return decision_flow(self.policy, self.handlers, conversation, side, verdicts)
 
-    def _drive(self, flow: Flow, config: RunnableConfig | None) -> Decision:
-        return drive(flow, lambda step: self._perform(step, config))
+    def _asking(
+        self,
+        conversations: Sequence[Conversation],
+        side: Side,
+        configs: Sequence[RunnableConfig] | None,
+        keeps: Sequence[Any] | None,
+    ) -> list[Asking]:
+        each = zip(conversations, configs or repeat(None), keeps or repeat(None), strict=False)
+        return [Asking(self.waiting, turns, side, *rest) for turns, *rest in each]
 
-    async def _adrive(self, flow: Flow, config: RunnableConfig | None) -> Decision:
-        return await adrive(flow, lambda step: self._aperform(step, config))
+    def _decided(self, asking: Asking, verdicts: Sequence[Verdict] | None) -> Decision:
+        flow = self._flow(asking.conversation, asking.side, asking.known() or verdicts)
+        decision = drive(flow, lambda step: self._perform(step, asking))
+        asking.close(decision)
+        return decision
 
-    def _perform(self, step: Judge | Apply | Record, config: RunnableConfig | None) -> Any:
+    async def _adecided(self, asking: Asking, verdicts: Sequence[Verdict] | None) -> Decision:
+        if asking.before is not None:
+            verdicts = await asyncio.to_thread(asking.known) or verdicts
+        flow = self._flow(asking.conversation, asking.side, verdicts)
+        decision = await adrive(flow, lambda step: self._aperform(step, asking))
+        if asking.before is not None:
+            await asyncio.to_thread(asking.close, decision)
+        return decision
+
+    def _perform(self, step: Judge | Apply | Record, asking: Asking) -> Any:
         match step:
             case Judge(conversation, side):
                 return self._judge([conversation], side)[0]
             case Apply(function, argument):
-                # Handlers and rewriters read the unsafe text: nobody watches them do it.
-                with quiet(hushed(config)):
-                    return call_handler(function, argument, hushed(config))
+                return asking.call(function, argument)
             case Record():
                 self._write(step)
+                config = asking.config
                 if config is not None and config.get("callbacks"):
                     # Outside a run there is no one to send an event to.
                     with contextlib.suppress(RuntimeError):
                         dispatch_custom_event(EVENT, _event(step), config=config)
 
-    async def _aperform(self, step: Judge | Apply | Record, config: RunnableConfig | None) -> Any:
+    async def _aperform(self, step: Judge | Apply | Record, asking: Asking) -> Any:
         match step:
             case Judge(conversation, side):
                 return (await self._ajudge([conversation], side))[0]
             case Apply(function, argument):
-                with quiet(hushed(config)):
-                    return await acall_handler(function, argument, hushed(config))
+                return await asking.acall(function, argument)
             case Record():
                 await asyncio.to_thread(self._write, step)
+                config = asking.config
                 if config is not None and config.get("callbacks"):
                     with contextlib.suppress(RuntimeError):
                         await adispatch_custom_event(EVENT, _event(step), config=config)
 
-    def _judge(self, conversations: Sequence[Conversation], side: Side) -> list[list[Verdict]]:
-        asked = [caller.ask(conversations, side) for caller in self._able(side)]
+    def _judge(
+        self, conversations: Sequence[Conversation], side: Side, *, growing: bool = False
+    ) -> list[list[Verdict]]:
+        asked = [c.ask(conversations, side, remember=not growing) for c in self._able(side)]
         return [list(verdicts) for verdicts in zip(*asked, strict=True)]
 
     async def _ajudge(
-        self, conversations: Sequence[Conversation], side: Side
+        self, conversations: Sequence[Conversation], side: Side, *, growing: bool = False
     ) -> list[list[Verdict]]:
-        asked = await asyncio.gather(*(c.aask(conversations, side) for c in self._able(side)))
+        asking = (c.aask(conversations, side, remember=not growing) for c in self._able(side))
+        asked = await asyncio.gather(*asking)
         return [list(verdicts) for verdicts in zip(*asked, strict=True)]
 
     def _able(self, side: Side) -> list[GuardCaller]:

@@ -6,38 +6,25 @@ Plans yield what they want decided, and get the decision sent in: see `langchain
 from __future__ import annotations
 
 import json
-from collections.abc import Collection, Generator, Iterator
+from collections.abc import Collection
 from dataclasses import dataclass, field, replace
-from typing import Any, Literal, TypeVar
+from typing import Any, Literal
 
 from langchain_core.messages import ToolMessage
-from langchain_core.runnables import RunnableConfig
 
 from langchain_safeguard.conversation import Conversation, Turn
 from langchain_safeguard.decision import Decision
 from langchain_safeguard.errors import ContentBlockedError
 from langchain_safeguard.excision import PartRewriter
-from langchain_safeguard.plans import adrive, drive
+from langchain_safeguard.held import Outcome, words_of
 from langchain_safeguard.policy import DEFAULT_MESSAGE, Action
 from langchain_safeguard.readable import Readable
 from langchain_safeguard.refusal import RECORD, recorded
 from langchain_safeguard.safeguard import Safeguard
 from langchain_safeguard.taxonomy import Side
+from langchain_safeguard.tool_steps import Ask, Note, Noted, Plan, Recall
 
-T = TypeVar("T")
 OnBlock = Literal["refuse", "raise"]
-
-
-@dataclass(frozen=True, slots=True)
-class Ask:
-    """Something to decide."""
-
-    safeguard: Safeguard
-    conversation: Conversation
-    side: Side
-
-
-Plan = Generator[Ask, Decision, T]
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,6 +100,7 @@ class ToolGate:
         output: Whether results are.
         on_block: Whether a block is told to the model or raises.
         ledger: What was judged of this call already.
+        place: What tells this gate from another one around the same tool.
     """
 
     safeguard: Safeguard
@@ -120,13 +108,14 @@ class ToolGate:
     output: bool = True
     on_block: OnBlock = "refuse"
     ledger: Ledger = field(default_factory=Ledger)
+    place: str = "tool"
 
     def admit(self, call: Call) -> Plan[Call | Replacement]:
         """Check the arguments: the call to make comes back, or what to return in place of it."""
         value = call.readable
         if not self.input or value.empty or self.ledger.knows("tool_input", value):
             return call
-        rewriter = PartRewriter(self.safeguard, "tool_input", value, call.header)
+        rewriter = PartRewriter(self._asking(call), "tool_input", value, call.header)
         turn = Turn("assistant", call.header + value.text, value.unchecked)
         conversation = Conversation((*call.context, turn))
         decision = yield Ask(rewriter.safeguard, conversation, "tool_input")
@@ -143,14 +132,49 @@ class ToolGate:
             return call
         return self._refused(call, decision, f"The tool {call.name!r} was not called: its input")
 
+    def waited(self, call: Call) -> Plan[Outcome | Replacement | None]:
+        """Find what came of this call before a person was asked about it; it is not made again.
+
+        Returns:
+            It; what is told if it is gone; `None` if the call was not made.
+        """
+        if not (self.output and self.safeguard.waiting.active):
+            return None
+        conversation = _returned(call, Readable.of(""))
+        # Without an id, a call later on may be just the same.
+        found = yield Recall(self._asking(call), conversation, ahead=call.id is not None)
+        outcome: Outcome | None = None
+        if found is None:
+            if call.id is not None:
+                outcome = yield Noted(self._asking(call), conversation)
+            return outcome
+        if found.held is not None:
+            outcome = found.held.value
+            return outcome
+        what = (
+            f"The tool {call.name!r} was called, but its result was lost while it was held for "
+            "review. It was not called again."
+        )
+        decision = found.loss(what)
+        if self.on_block == "raise":
+            raise ContentBlockedError(decision)
+        told = _told(call, decision, what, "error")
+        self.ledger.add("tool_output", Readable.of(told))
+        return Replacement(told)
+
+    def made(self, call: Call, outcome: Outcome) -> Plan[None]:
+        """Note that a call was made: another one in the same step may interrupt both."""
+        if self.output and self.safeguard.waiting.active and call.id is not None:
+            yield Note(self._asking(call), _returned(call, Readable.of("")), outcome)
+
     def settle(self, call: Call, result: Any) -> Plan[Any]:
         """Check a result: it comes back, or what is put in place of it."""
         value = Readable.of(result)
         if not self.output or value.empty or self.ledger.knows("tool_output", value):
             return result
-        rewriter = PartRewriter(self.safeguard, "tool_output", value)
+        rewriter = PartRewriter(self._asking(call), "tool_output", value)
         conversation = _returned(call, value)
-        decision = yield Ask(rewriter.safeguard, conversation, "tool_output")
+        decision = yield Ask(rewriter.safeguard, conversation, "tool_output", Outcome(result))
         if decision.passes:
             self.ledger.add("tool_output", value)
             return recorded(result, decision) if isinstance(result, ToolMessage) else result
@@ -173,10 +197,11 @@ class ToolGate:
         Raises:
             ContentBlockedError: It may not, and no model waits for a result.
         """
-        value = Readable.of([*_words(error)])
+        value = Readable.of([*words_of(error)])
         if not self.output or value.empty or self.ledger.knows("tool_output", value):
             return None
-        decision = yield Ask(self.safeguard, _returned(call, value), "tool_output")
+        keep = Outcome(failure=error)
+        decision = yield Ask(self._asking(call), _returned(call, value), "tool_output", keep)
         if decision.passes:
             self.ledger.add("tool_output", value)
             return None
@@ -191,6 +216,9 @@ class ToolGate:
             call, decision, f"The tool {call.name!r} failed. Its error was withheld: it"
         )
 
+    def _asking(self, call: Call) -> Safeguard:
+        return self.safeguard.asking_as(f"{self.place}:{call.id}")
+
     def _refused(self, call: Call, decision: Decision, what: str) -> Replacement:
         if self.on_block == "raise":
             raise ContentBlockedError(decision)
@@ -201,20 +229,6 @@ class ToolGate:
         value = _told(call, decision, text, "error")
         self.ledger.add("tool_output", Readable.of(value))
         return Replacement(value)
-
-
-def carry_out(plan: Plan[T], config: RunnableConfig | None) -> T:
-    """Run a plan."""
-    return drive(
-        plan, lambda ask: ask.safeguard.check(ask.conversation, side=ask.side, config=config)
-    )
-
-
-async def acarry_out(plan: Plan[T], config: RunnableConfig | None) -> T:
-    """Run a plan without blocking the event loop."""
-    return await adrive(
-        plan, lambda ask: ask.safeguard.acheck(ask.conversation, side=ask.side, config=config)
-    )
 
 
 def _returned(call: Call, value: Readable) -> Conversation:
@@ -273,15 +287,3 @@ def _reason(decision: Decision) -> str:
         parts = ", ".join(dict.fromkeys(decision.unchecked))
         return f"holds what cannot be checked ({parts})"
     return f"was found unsafe ({', '.join(decision.categories) or 'no category'})"
-
-
-def _words(error: BaseException, depth: int = 8) -> Iterator[str]:
-    """Find what an error says, and those that led to it: any of it may end up before the model."""
-    yield str(error)
-    yield from getattr(error, "__notes__", ())
-    led = [error.__cause__, None if error.__suppress_context__ else error.__context__]
-    if isinstance(error, BaseExceptionGroup):
-        led += error.exceptions
-    for other in led:
-        if other is not None and depth:
-            yield from _words(other, depth - 1)

@@ -17,9 +17,9 @@ from pydantic import Field
 
 from langchain_safeguard.conversation import Turn
 from langchain_safeguard.errors import ConfigurationError
-from langchain_safeguard.flow import is_control_flow
+from langchain_safeguard.graph_task import is_control_flow
 from langchain_safeguard.guards import Guard
-from langchain_safeguard.held_results import HeldResults, Outcome, key_of
+from langchain_safeguard.held import Outcome
 from langchain_safeguard.hushed import attached, hushed, muted, quiet
 from langchain_safeguard.policy import Policy
 from langchain_safeguard.safeguard import Safeguard
@@ -28,11 +28,9 @@ from langchain_safeguard.tool_gate import (
     OnBlock,
     Replacement,
     ToolGate,
-    acarry_out,
-    carry_out,
 )
+from langchain_safeguard.tool_steps import acarry_out, carry_out
 
-_HELD = HeldResults()
 _ONE_TEXT: dict[str, Any] = {
     "type": "object",
     "properties": {"__arg1": {"title": "__arg1", "type": "string"}},
@@ -154,8 +152,9 @@ class GuardedTool(BaseTool):
         admitted = carry_out(self.gate.admit(call), config)
         if isinstance(admitted, Replacement):
             return self._formatted(admitted.value)
-        key = key_of(config, admitted.name, admitted.id)
-        outcome = _HELD.take(key)
+        outcome = carry_out(self.gate.waited(admitted), config)
+        if isinstance(outcome, Replacement):
+            return self._formatted(outcome.value)
         if outcome is None:
             quieter = hushed(config)
             try:
@@ -166,16 +165,12 @@ class GuardedTool(BaseTool):
                 if is_control_flow(error):
                     raise
                 outcome = Outcome(failure=error)
+            carry_out(self.gate.made(admitted, outcome), config)
         # Outside of `except`: an error raised from here must not carry the other one along.
-        try:
-            if outcome.failure is not None:
-                replaced = carry_out(self.gate.excuse(admitted, outcome.failure), config)
-                return self._instead(replaced, outcome.failure)
-            return self._formatted(carry_out(self.gate.settle(admitted, outcome.result), config))
-        except Exception as error:
-            if is_control_flow(error):
-                _HELD.hold(key, outcome)
-            raise
+        if outcome.failure is not None:
+            replaced = carry_out(self.gate.excuse(admitted, outcome.failure), config)
+            return self._instead(replaced, outcome.failure)
+        return self._formatted(carry_out(self.gate.settle(admitted, outcome.result), config))
 
     async def _arun(
         self,
@@ -187,8 +182,9 @@ class GuardedTool(BaseTool):
         admitted = await acarry_out(self.gate.admit(call), config)
         if isinstance(admitted, Replacement):
             return self._formatted(admitted.value)
-        key = key_of(config, admitted.name, admitted.id)
-        outcome = _HELD.take(key)
+        outcome = await acarry_out(self.gate.waited(admitted), config)
+        if isinstance(outcome, Replacement):
+            return self._formatted(outcome.value)
         if outcome is None:
             quieter = hushed(config)
             try:
@@ -199,18 +195,12 @@ class GuardedTool(BaseTool):
                 if is_control_flow(error):
                     raise
                 outcome = Outcome(failure=error)
+            await acarry_out(self.gate.made(admitted, outcome), config)
         # Outside of `except`: an error raised from here must not carry the other one along.
-        try:
-            if outcome.failure is not None:
-                replaced = await acarry_out(self.gate.excuse(admitted, outcome.failure), config)
-                return self._instead(replaced, outcome.failure)
-            return self._formatted(
-                await acarry_out(self.gate.settle(admitted, outcome.result), config)
-            )
-        except Exception as error:
-            if is_control_flow(error):
-                _HELD.hold(key, outcome)
-            raise
+        if outcome.failure is not None:
+            replaced = await acarry_out(self.gate.excuse(admitted, outcome.failure), config)
+            return self._instead(replaced, outcome.failure)
+        return self._formatted(await acarry_out(self.gate.settle(admitted, outcome.result), config))
 
     def _instead(self, replaced: Replacement | None, failure: Exception) -> Any:
         if replaced is None:
@@ -241,14 +231,19 @@ def guard_tool(
     side `tool_output`, and so is the text of an error it raises: an instruction hidden in a web
     page reaches nobody. A result that a policy has rewritten loses only the part that offends.
 
+    The guard sees the call, and with the result the call that led to it. So that it also sees the
+    conversation before, guard the tools of an agent with `ToolGuardMiddleware`.
+
     A blocked call is not made. The model is told why in a `ToolMessage` with `status="error"`,
     which repeats nothing of what was blocked; its record stands in `response_metadata`. What a
     message carries beside its text, its artifact, is not judged: models do not read it. It goes
     when the text is blocked or rewritten.
 
     A handler that asks a person by interrupting a LangGraph run may decide about arguments and
-    results. While a person decides, the result waits in this process, and the tool does not run
-    again. In another process it would.
+    results. While a person decides, the result waits (see `held` of `Safeguard`), and the tool does
+    not run again. If what waited is gone, the model is told so. In an agent each call is a step of
+    its own; in a `ToolNode` of your own graph, calls made at once are one step, and a person can be
+    asked about one of them: if two of them ask at once, one may be withheld.
 
     Args:
         tool: Any tool, or a function to make one of.

@@ -73,3 +73,9 @@ class Verdict:
     dropped_turns: int = 0
     tokens: int | None = None
     latency_ms: float | None = None
+
+    @property
+    def has_sound_scores(self) -> bool:
+        """Tell whether all scores are numbers in [0, 1]."""
+        scores = [self.score, *(finding.score for finding in self.findings)]
+        return all(score is None or 0 <= score <= 1 for score in scores)

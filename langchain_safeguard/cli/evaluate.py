@@ -52,8 +52,8 @@ def run(arguments: argparse.Namespace) -> int:
     from langchain_safeguard.evaluation.run import evaluate
 
     if arguments.json is not None:
-        _write(arguments.json, "")  # A typo in the path should not cost an hour.
-    with _failures_unlogged():
+        write_json(arguments.json, "")  # A typo in the path should not cost an hour.
+    with failures_unlogged():
         report = evaluate(
             arguments.guard,
             arguments.data,
@@ -63,13 +63,15 @@ def run(arguments: argparse.Namespace) -> int:
             progress=not arguments.quiet,
         )
     if arguments.json is not None:
-        _write(arguments.json, json.dumps(report.to_dict(), ensure_ascii=False, indent=2) + "\n")
+        write_json(
+            arguments.json, json.dumps(report.to_dict(), ensure_ascii=False, indent=2) + "\n"
+        )
     print(report.markdown() if arguments.markdown else report.text())
     return 0
 
 
 @contextlib.contextmanager
-def _failures_unlogged() -> Iterator[None]:
+def failures_unlogged() -> Iterator[None]:
     """Rows that cannot be judged are counted in the report; a line for each would bury it."""
     logger = logging.getLogger("langchain_safeguard")
     before = logger.level
@@ -80,7 +82,8 @@ def _failures_unlogged() -> Iterator[None]:
         logger.setLevel(before)
 
 
-def _write(path: str, text: str) -> None:
+def write_json(path: str, text: str) -> None:
+    """Write the file that `--json` names."""
     try:
         Path(path).write_text(text, encoding="utf-8")
     except OSError as error:

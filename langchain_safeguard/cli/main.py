@@ -10,7 +10,16 @@ from collections.abc import Callable, Sequence
 from typing import TextIO
 
 from langchain_safeguard import __version__
-from langchain_safeguard.cli import check, download, evaluate, guards, policy, review, serve
+from langchain_safeguard.cli import (
+    check,
+    download,
+    evaluate,
+    evaluate_agents,
+    guards,
+    policy,
+    review,
+    serve,
+)
 from langchain_safeguard.errors import ConfigurationError, SafeguardError
 
 FAILED, WRONG_USE, INTERRUPTED, BROKEN_PIPE = 1, 2, 130, 141
@@ -54,7 +63,7 @@ def build_parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--version", action="version", version=f"%(prog)s {__version__}")
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
-    for module in (check, policy, guards, download, evaluate, review, serve):
+    for module in (check, policy, guards, download, evaluate, evaluate_agents, review, serve):
         module.add_to(commands)
     return parser
 

@@ -99,8 +99,8 @@ def read_rows(path: str | Path) -> list[Row]:
     path = Path(path)
     rows: list[Row] = []
     problems: list[tuple[int, str]] = []
-    text = _text(path)
-    records = _csv_records(text) if _format(path) in _CSV else _json_records(text)
+    text = file_text(path)
+    records = _csv_records(text) if _format(path) in _CSV else json_records(text)
     for line, record in records:
         try:
             if isinstance(record, Exception):
@@ -133,7 +133,12 @@ def _format(path: Path) -> str:
     return suffix
 
 
-def _text(path: Path) -> str:
+def file_text(path: Path) -> str:
+    """Read a file as text, gunzipped if need be.
+
+    Raises:
+        DatasetError: It cannot be read, or its name ends in no known extension.
+    """
     _format(path)
     try:
         data = path.read_bytes()
@@ -153,7 +158,8 @@ def _text(path: Path) -> str:
         raise DatasetError(path, [(line, "it is not UTF-8 text")]) from error
 
 
-def _json_records(text: str) -> Iterator[tuple[int, Any]]:
+def json_records(text: str) -> Iterator[tuple[int, Any]]:
+    """Read JSON lines: each one's number, and its value or what is wrong with it."""
     # Not `splitlines`: it also splits at separators that may stand inside a JSON string.
     for number, line in enumerate(text.split("\n"), 1):
         if line.strip():

@@ -6,12 +6,12 @@ import statistics
 import time
 from collections import Counter
 from collections.abc import Iterable, Sequence
-from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
 from langchain_safeguard.evaluation.dataset import Row, dataset_name, read_rows
 from langchain_safeguard.evaluation.metrics import measure
+from langchain_safeguard.evaluation.progress import progress_bar
 from langchain_safeguard.evaluation.report import CategoryResult, FileResult, Report
 from langchain_safeguard.guards.base import Guard
 from langchain_safeguard.loading import load_guard
@@ -64,9 +64,9 @@ def evaluate(
     read = [read_rows(path) for path in paths]
     judge = load_guard(guard)
     # The policy says nothing here; but rows go the way that texts go in an app.
-    safeguard = Safeguard(judge, Policy(), audit=None, timeout=timeout_s)
+    safeguard = Safeguard(judge, Policy(), audit=None, timeout=timeout_s, cache=None)
     results = []
-    with _progress_bar(sum(map(len, read)), shown=progress) as bar:
+    with progress_bar(sum(map(len, read)), "row", shown=progress) as bar:
         for name, path, rows in zip(_names(paths), paths, read, strict=True):
             bar.set_description_str(name)
             latencies = _latencies(safeguard, _spread(rows, latency_rows))
@@ -192,22 +192,3 @@ def _names(paths: Sequence[Path]) -> list[str]:
             name = f"{plain}-{number}"
         names.append(name)
     return names
-
-
-def _progress_bar(total: int, *, shown: bool) -> Any:
-    if not shown:
-        return nullcontext(_NoBar())
-    # transformers, which this package needs, brings it; the import takes a moment.
-    from tqdm import tqdm  # type: ignore[import-untyped]
-
-    return tqdm(total=total, unit="row", leave=False)
-
-
-class _NoBar:
-    """Stands in for the progress bar."""
-
-    def update(self, rows: int) -> None:
-        """Do nothing."""
-
-    def set_description_str(self, name: str) -> None:
-        """Do nothing."""

@@ -34,6 +34,11 @@ class Guard(ABC):
     """What it is called in verdicts and records."""
     revision: str | None = None
     """Which version of its weights judges, where known."""
+    fingerprint: str | None = None
+    """All that decides its verdicts besides kind, name and revision, such as its options, where it
+    can be said. Verdicts are remembered (see `VerdictCache`) for all guards that say the same;
+    otherwise for this object alone. A guard that does not give the same verdict on the same text
+    again needs `Safeguard(cache=None)`."""
     categories: frozenset[Category] = frozenset(Category)
     """All it can report. A policy that names another category is an error."""
     sides: frozenset[Side] = frozenset(SIDES)
@@ -83,6 +88,7 @@ class ModelGuard(Guard, Generic[Question, Answer]):
         family: How it is asked and read.
         name: What it is called in verdicts; the family's name if left out.
         revision: Which version of its weights judges, where known.
+        fingerprint: What else decides its verdicts: see `Guard`.
     """
 
     def __init__(
@@ -92,12 +98,14 @@ class ModelGuard(Guard, Generic[Question, Answer]):
         *,
         name: str | None = None,
         revision: str | None = None,
+        fingerprint: str | None = None,
     ) -> None:
         """Store."""
         self.engine = engine
         self.family = family
         self.name = name or family.name
         self.revision = revision
+        self.fingerprint = fingerprint
         self.categories = family.categories
         self.sides = family.sides
 

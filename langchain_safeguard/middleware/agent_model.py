@@ -8,7 +8,7 @@ looking it up in the list.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import aclosing
 from typing import Any, cast
 
@@ -25,6 +25,8 @@ from langchain_core.runnables.base import RunnableBindingBase
 from langchain_safeguard.chat_model import GuardedChatModel
 from langchain_safeguard.conversation import Conversation, Turn
 from langchain_safeguard.guarded_stream import joined
+from langchain_safeguard.policy import Action
+from langchain_safeguard.refusal import RECORD
 from langchain_safeguard.stage import on_stage
 
 
@@ -34,10 +36,28 @@ class Ledger:
     def __init__(self) -> None:
         """Begin with none."""
         self._judged: set[tuple[Turn, ...]] = set()
+        self._interrupt: Exception | None = None
 
     def add(self, answer: BaseMessage) -> None:
         """Note an answer as it leaves the guard: checked, rewritten, or a refusal."""
         self._judged.add(Conversation.of(answer, "output").turns)
+
+    def interrupted_by(self, interrupt: Exception) -> None:
+        """Note that a person is to be asked about an answer, which is held meanwhile."""
+        self._interrupt = interrupt
+
+    def interrupt_for(self, answers: Sequence[BaseMessage]) -> None:
+        """Ask that person now, unless something else has taken the place of the answer.
+
+        Only here: what calls the model inside may take the interrupt for a failure, and ask again.
+        """
+        records = [answer.response_metadata.get(RECORD) for answer in answers]
+        held = any(
+            isinstance(record, dict) and record.get("action") == Action.ESCALATE
+            for record in records
+        )
+        if held and self._interrupt is not None:
+            raise self._interrupt
 
     def __contains__(self, answer: BaseMessage) -> bool:
         """Tell whether this answer was judged; one that was changed since then was not."""

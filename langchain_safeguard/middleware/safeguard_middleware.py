@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Generator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, NotRequired, TypeVar
+from typing import Annotated, Any, NotRequired
 
 from langchain.agents import middleware as langchain_middleware
 from langchain.agents.middleware import (
@@ -26,20 +27,19 @@ from langchain_safeguard.guarded_stream import OnBlock
 from langchain_safeguard.guards import Guard
 from langchain_safeguard.middleware.agent_model import AgentModel, Ledger
 from langchain_safeguard.middleware.naming import given_guards, middleware_name
-from langchain_safeguard.middleware.no_interrupts import without_interrupts
 from langchain_safeguard.middleware.user_turns import Review, review
 from langchain_safeguard.plans import adrive, drive
 from langchain_safeguard.policy import Action, Policy
 from langchain_safeguard.refusal import RECORD, recorded, refusal_message, with_text
 from langchain_safeguard.safeguard import Safeguard
 from langchain_safeguard.stage import staged
-from langchain_safeguard.taxonomy import Side
+from langchain_safeguard.waiting import LOST_MESSAGE, Found
 
-T = TypeVar("T")
 Handler = Callable[[ModelRequest[Any]], ModelResponse[Any]]
 AsyncHandler = Callable[[ModelRequest[Any]], Awaitable[ModelResponse[Any]]]
 
 _CHECKED = "safeguard_checked"
+_RECALL: Any = {"side": "output", "ahead": True}
 _REPLACED = (Action.BLOCK, Action.REWRITE)
 
 
@@ -47,6 +47,14 @@ def _merged(
     old: Mapping[str, list[str]] | None, new: Mapping[str, list[str]]
 ) -> dict[str, list[str]]:
     return {**(old or {}), **new}
+
+
+@dataclass(frozen=True, slots=True)
+class _Judge:
+    """Check an answer; the result is the decision."""
+
+    conversation: Conversation
+    answer: AIMessage
 
 
 class SafeguardState(AgentState[Any]):
@@ -66,9 +74,10 @@ class SafeguardMiddleware(AgentMiddleware[SafeguardState, Any, Any]):
     middleware of its own. Middleware that stands behind this one in the agent's list runs quietly
     while it handles a model call: its own model calls and custom stream data show in no stream.
 
-    A handler that asks a person by interrupting the run can decide about users' turns. About
-    answers it cannot: the run would go on with another answer than the one the person saw, so such
-    an answer is blocked.
+    A handler that asks a person by interrupting the run can decide about users' turns and about
+    answers. While a person decides, the answer waits (see `held` of `Safeguard`) and is nowhere
+    else; in the stream of tokens stands that it is held for review. When the run goes on, the model
+    is not called again: the answer that was judged is the one that is released.
 
     Args:
         guard: What judges: a name, a folder, a `Guard`, or several; the embedded guard if left out.
@@ -129,7 +138,6 @@ class SafeguardMiddleware(AgentMiddleware[SafeguardState, Any, Any]):
         if name is not None and (not isinstance(name, str) or not name or set(name) & set(":|")):
             raise ConfigurationError(f"name={name!r}; allowed: a text without ':' and '|'")
         self.safeguard = safeguard or Safeguard(guard, policy)
-        self._answers = without_interrupts(self.safeguard)
         self._input = input
         self._output = output
         self._on_block: OnBlock = on_block
@@ -144,6 +152,8 @@ class SafeguardMiddleware(AgentMiddleware[SafeguardState, Any, Any]):
             self.safeguard.policy.fingerprint if policy or safeguard else None,
             None if input and output else "input" if input else "output",
         )
+        self._turns = self.safeguard.asking_as(self._name)
+        self._answers = self.safeguard.asking_as(f"{self._name}:answers")
 
     @property
     def name(self) -> str:
@@ -153,34 +163,39 @@ class SafeguardMiddleware(AgentMiddleware[SafeguardState, Any, Any]):
     @hook_config(can_jump_to=["end"])
     def before_agent(self, state: SafeguardState, runtime: Any) -> dict[str, Any] | None:
         """Check what the caller said, before any other `before_model` works with it."""
-        return self._reviewed(self._drive(self._review(state, begun=True), "input"))
+        return self._reviewed(drive(self._review(state, begun=True), self._check))
 
     @hook_config(can_jump_to=["end"])
     async def abefore_agent(self, state: SafeguardState, runtime: Any) -> dict[str, Any] | None:
         """Check what the caller said, before any other `before_model` works with it."""
-        return self._reviewed(await self._adrive(self._review(state, begun=True), "input"))
+        return self._reviewed(await adrive(self._review(state, begun=True), self._acheck))
 
     @hook_config(can_jump_to=["end"])
     def before_model(self, state: SafeguardState, runtime: Any) -> dict[str, Any] | None:
         """Check what has come in since: other middleware, tools and people add messages."""
-        return self._reviewed(self._drive(self._review(state, begun=False), "input"))
+        return self._reviewed(drive(self._review(state, begun=False), self._check))
 
     @hook_config(can_jump_to=["end"])
     async def abefore_model(self, state: SafeguardState, runtime: Any) -> dict[str, Any] | None:
         """Check what has come in since: other middleware, tools and people add messages."""
-        return self._reviewed(await self._adrive(self._review(state, begun=False), "input"))
+        return self._reviewed(await adrive(self._review(state, begun=False), self._acheck))
 
     def wrap_model_call(self, request: ModelRequest[Any], handler: Handler) -> ModelResponse[Any]:
         """Call the model so that only checked answers come back, or are heard of."""
         if not self._output:
             return handler(request)
         ledger, failure = Ledger(), None
-        with staged(ledger):
-            try:
-                response = handler(self._guarded(request, ledger))
-            except StructuredOutputError as error:
-                response, failure = _unparsed(error), error
-        return self._drive(self._settle(request, response, ledger, failure), "output")
+        found = self._answers.waiting.recall(_prompt(request).answered(""), **_RECALL)
+        if found is not None:
+            response = ModelResponse([self._found(found, ledger)])
+        else:
+            with staged(ledger):
+                try:
+                    response = handler(self._guarded(request, ledger))
+                except StructuredOutputError as error:
+                    response, failure = _unparsed(error), error
+        ledger.interrupt_for(response.result)
+        return drive(self._settle(request, response, ledger, failure), self._judge)
 
     async def awrap_model_call(
         self, request: ModelRequest[Any], handler: AsyncHandler
@@ -189,12 +204,17 @@ class SafeguardMiddleware(AgentMiddleware[SafeguardState, Any, Any]):
         if not self._output:
             return await handler(request)
         ledger, failure = Ledger(), None
-        with staged(ledger):
-            try:
-                response = await handler(self._guarded(request, ledger))
-            except StructuredOutputError as error:
-                response, failure = _unparsed(error), error
-        return await self._adrive(self._settle(request, response, ledger, failure), "output")
+        found = await self._answers.waiting.arecall(_prompt(request).answered(""), **_RECALL)
+        if found is not None:
+            response = ModelResponse([self._found(found, ledger)])
+        else:
+            with staged(ledger):
+                try:
+                    response = await handler(self._guarded(request, ledger))
+                except StructuredOutputError as error:
+                    response, failure = _unparsed(error), error
+        ledger.interrupt_for(response.result)
+        return await adrive(self._settle(request, response, ledger, failure), self._ajudge)
 
     @hook_config(can_jump_to=["end"])
     def after_model(self, state: SafeguardState, runtime: Any) -> dict[str, Any] | None:
@@ -232,7 +252,7 @@ class SafeguardMiddleware(AgentMiddleware[SafeguardState, Any, Any]):
     def _guarded(self, request: ModelRequest[Any], ledger: Ledger) -> ModelRequest[Any]:
         model = AgentModel(
             model=request.model,
-            safeguard=self._answers,
+            safeguard=self.safeguard.asking_as(f"{self.name}:model", ledger.interrupted_by),
             check_input=False,
             on_block=self._on_block,
             check_every=self._check_every,
@@ -246,7 +266,7 @@ class SafeguardMiddleware(AgentMiddleware[SafeguardState, Any, Any]):
         response: ModelResponse[Any],
         ledger: Ledger,
         failure: StructuredOutputError | None,
-    ) -> Generator[Conversation, Decision, ModelResponse[Any]]:
+    ) -> Generator[_Judge, Decision, ModelResponse[Any]]:
         """Judge the answers nobody judged: of a model that other middleware put in place of ours.
 
         Args:
@@ -255,11 +275,11 @@ class SafeguardMiddleware(AgentMiddleware[SafeguardState, Any, Any]):
             ledger: What was judged on the way.
             failure: Raised if the answer it is about passes.
         """
-        prompt = Conversation.of([*filter(None, [request.system_message]), *request.messages])
+        prompt = _prompt(request)
         result: list[BaseMessage] = []
         for message in response.result:
             if isinstance(message, AIMessage) and message not in ledger:
-                decision = yield prompt.answered(message)
+                decision = yield _Judge(prompt.answered(message), message)
                 if decision.blocked and self._on_block == "raise":
                     raise ContentBlockedError(decision)
                 if not decision.passes:
@@ -271,16 +291,35 @@ class SafeguardMiddleware(AgentMiddleware[SafeguardState, Any, Any]):
             raise failure
         return ModelResponse(result, response.structured_response)
 
-    def _drive(self, plan: Generator[Conversation, Decision, T], side: Side) -> T:
-        check = self._path(side).check
-        return drive(plan, lambda turns: check(turns, side=side, config=ensure_config()))
+    def _found(self, found: Found, ledger: Ledger) -> AIMessage:
+        """Return an answer that waited for a person, or say that it is gone."""
+        if found.held is not None:
+            answer: AIMessage = found.held.value
+            return answer
+        decision = found.loss(LOST_MESSAGE)
+        if self._on_block == "raise":
+            raise ContentBlockedError(decision)
+        refusal = refusal_message(decision)
+        ledger.add(refusal)
+        return refusal
 
-    async def _adrive(self, plan: Generator[Conversation, Decision, T], side: Side) -> T:
-        check = self._path(side).acheck
-        return await adrive(plan, lambda turns: check(turns, side=side, config=ensure_config()))
+    def _judge(self, step: _Judge) -> Decision:
+        options: Any = {"config": ensure_config(), "keep": step.answer}
+        return self._answers.check(step.conversation, side="output", **options)
 
-    def _path(self, side: Side) -> Safeguard:
-        return self.safeguard if side == "input" else self._answers
+    async def _ajudge(self, step: _Judge) -> Decision:
+        options: Any = {"config": ensure_config(), "keep": step.answer}
+        return await self._answers.acheck(step.conversation, side="output", **options)
+
+    def _check(self, turns: Conversation) -> Decision:
+        return self._turns.check(turns, side="input", config=ensure_config())
+
+    async def _acheck(self, turns: Conversation) -> Decision:
+        return await self._turns.acheck(turns, side="input", config=ensure_config())
+
+
+def _prompt(request: ModelRequest[Any]) -> Conversation:
+    return Conversation.of([*filter(None, [request.system_message]), *request.messages])
 
 
 def _unparsed(error: StructuredOutputError) -> ModelResponse[Any]:

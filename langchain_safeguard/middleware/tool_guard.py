@@ -16,10 +16,10 @@ from langchain_core.runnables.config import ensure_config
 
 from langchain_safeguard.conversation import Conversation, Turn
 from langchain_safeguard.errors import ConfigurationError
-from langchain_safeguard.flow import is_control_flow
+from langchain_safeguard.graph_task import is_control_flow
 from langchain_safeguard.guards import Guard
+from langchain_safeguard.held import Outcome
 from langchain_safeguard.middleware.naming import given_guards, middleware_name
-from langchain_safeguard.middleware.no_interrupts import without_interrupts
 from langchain_safeguard.policy import Policy
 from langchain_safeguard.safeguard import Safeguard
 from langchain_safeguard.tool_gate import (
@@ -28,9 +28,8 @@ from langchain_safeguard.tool_gate import (
     OnBlock,
     Replacement,
     ToolGate,
-    acarry_out,
-    carry_out,
 )
+from langchain_safeguard.tool_steps import acarry_out, carry_out
 from langchain_safeguard.tools import GuardedTool, tool_gate
 
 Handler = Callable[[ToolCallRequest], Any]
@@ -44,6 +43,10 @@ class ToolGuardMiddleware(AgentMiddleware[AgentState[Any], Any, Any]):
     a result (a retry's last error, a cached answer) is checked, too. Middleware that stands behind
     this one and brings tools of its own runs them itself: what those return is checked, but whoever
     listens to their events hears it before; guard such tools with `guard_tool`.
+
+    A handler that asks a person by interrupting the run may decide about arguments and results;
+    while a person decides, the result waits (see `held` of `Safeguard`), and the tool is not called
+    again.
 
     Args:
         guard: What judges: a name, a folder, a `Guard`, or several; the embedded guard if left out.
@@ -116,48 +119,52 @@ class ToolGuardMiddleware(AgentMiddleware[AgentState[Any], Any, Any]):
         gate = self._gate_of(request)
         if gate is None:
             return handler(request)
-        call, config, failure = _call(request), ensure_config(), None
+        call, config = _call(request), ensure_config()
         admitted = carry_out(gate.admit(call), config)
         if isinstance(admitted, Replacement):
             return admitted.value
-        try:
-            result = handler(_guarded(request, admitted, gate))
-        except Exception as error:
-            if is_control_flow(error):
-                raise
-            failure = error
-        # The tool has run: an interrupt from here on would make it run again.
-        gate = replace(gate, safeguard=without_interrupts(gate.safeguard))
-        if failure is not None:
-            replaced = carry_out(gate.excuse(admitted, failure), config)
-            if replaced is None:
-                raise failure
-            return replaced.value
-        return carry_out(gate.settle(admitted, result), config)
+        outcome = carry_out(gate.waited(admitted), config)
+        if isinstance(outcome, Replacement):
+            return outcome.value
+        if outcome is None:
+            try:
+                outcome = Outcome(handler(_guarded(request, admitted, gate)))
+            except Exception as error:
+                if is_control_flow(error):
+                    raise
+                outcome = Outcome(failure=error)
+        if outcome.failure is None:
+            return carry_out(gate.settle(admitted, outcome.result), config)
+        replaced = carry_out(gate.excuse(admitted, outcome.failure), config)
+        if replaced is None:
+            raise outcome.failure
+        return replaced.value
 
     async def awrap_tool_call(self, request: ToolCallRequest, handler: AsyncHandler) -> Any:
         """Call the tool, if its arguments pass, and return what of its result does."""
         gate = self._gate_of(request)
         if gate is None:
             return await handler(request)
-        call, config, failure = _call(request), ensure_config(), None
+        call, config = _call(request), ensure_config()
         admitted = await acarry_out(gate.admit(call), config)
         if isinstance(admitted, Replacement):
             return admitted.value
-        try:
-            result = await handler(_guarded(request, admitted, gate))
-        except Exception as error:
-            if is_control_flow(error):
-                raise
-            failure = error
-        # The tool has run: an interrupt from here on would make it run again.
-        gate = replace(gate, safeguard=without_interrupts(gate.safeguard))
-        if failure is not None:
-            replaced = await acarry_out(gate.excuse(admitted, failure), config)
-            if replaced is None:
-                raise failure
-            return replaced.value
-        return await acarry_out(gate.settle(admitted, result), config)
+        outcome = await acarry_out(gate.waited(admitted), config)
+        if isinstance(outcome, Replacement):
+            return outcome.value
+        if outcome is None:
+            try:
+                outcome = Outcome(await handler(_guarded(request, admitted, gate)))
+            except Exception as error:
+                if is_control_flow(error):
+                    raise
+                outcome = Outcome(failure=error)
+        if outcome.failure is None:
+            return await acarry_out(gate.settle(admitted, outcome.result), config)
+        replaced = await acarry_out(gate.excuse(admitted, outcome.failure), config)
+        if replaced is None:
+            raise outcome.failure
+        return replaced.value
 
     def _gate_of(self, request: ToolCallRequest) -> ToolGate | None:
         """Return what checks calls of this tool; nothing if nothing is to be checked."""
@@ -167,6 +174,7 @@ class ToolGuardMiddleware(AgentMiddleware[AgentState[Any], Any, Any]):
             input=self._gate.input and not _fits(name, self._read_only),
             output=self._gate.output and not _fits(name, self._trusted),
             ledger=Ledger(),
+            place=self.name,
         )
         for pattern, safeguard in self._policies.items():
             if fnmatchcase(name, pattern):
@@ -180,7 +188,8 @@ def _guarded(request: ToolCallRequest, call: Call, gate: ToolGate) -> ToolCallRe
     request = request.override(tool_call={**request.tool_call, "args": call.arguments})
     if request.tool is None:
         return request
-    return request.override(tool=GuardedTool.around(request.tool, gate, call.context))
+    inside = replace(gate, place="tool")
+    return request.override(tool=GuardedTool.around(request.tool, inside, call.context))
 
 
 def _call(request: ToolCallRequest) -> Call:

@@ -14,11 +14,12 @@ from typing import Any
 from langchain_core.runnables import RunnableConfig
 
 from langchain_safeguard.errors import SafeguardError
+from langchain_safeguard.graph_task import resumed
 from langchain_safeguard.hushed import hushed, quiet
 from langchain_safeguard.parallel import aboth, both
 from langchain_safeguard.plans import adrive, drive
 from langchain_safeguard.review.ticket import tickets_of
-from langchain_safeguard.runnables.flow import Both, Judge, Plan, Recall, Run, flow
+from langchain_safeguard.runnables.flow import Both, Judge, Plan, Recall, Run, Step, Wait, flow
 
 Options = Mapping[str, Any]
 
@@ -62,23 +63,27 @@ class Driver:
         """Take many inputs through; an exception stands in the place of what raised it."""
         return await adrive(flow(self._plan, values), self._aperform)
 
-    def _perform(self, step: Judge | Recall | Run | Both) -> Any:
+    def _perform(self, step: Step) -> Any:
         match step:
             case Recall():
                 return self._recall(step)
             case Judge():
                 return self._judge(step)
+            case Wait(gate, conversation):
+                return gate.waited(conversation, self._configs[0])
             case Run():
                 return self._run(step)
             case Both(judge, run):
                 return self._both(judge, run)
 
-    async def _aperform(self, step: Judge | Recall | Run | Both) -> Any:
+    async def _aperform(self, step: Step) -> Any:
         match step:
             case Recall():
                 return await self._arecall(step)
             case Judge():
                 return await self._ajudge(step)
+            case Wait(gate, conversation):
+                return await gate.awaited(conversation, self._configs[0])
             case Run():
                 return await self._arun(step)
             case Both(judge, run):
@@ -86,12 +91,14 @@ class Driver:
 
     def _judge(self, step: Judge) -> dict[int, Any]:
         configs = [self._configs[item] for item in step.conversations]
-        decisions = step.gate.batch([*step.conversations.values()], configs)
+        keeps = [step.outputs.get(item) for item in step.conversations]
+        decisions = step.gate.batch([*step.conversations.values()], configs, keeps)
         return dict(zip(step.conversations, decisions, strict=True))
 
     async def _ajudge(self, step: Judge) -> dict[int, Any]:
         configs = [self._configs[item] for item in step.conversations]
-        decisions = await step.gate.abatch([*step.conversations.values()], configs)
+        keeps = [step.outputs.get(item) for item in step.conversations]
+        decisions = await step.gate.abatch([*step.conversations.values()], configs, keeps)
         return dict(zip(step.conversations, decisions, strict=True))
 
     def _recall(self, step: Recall) -> dict[int, Any]:
@@ -161,7 +168,8 @@ class Driver:
 
     @property
     def _parallel(self) -> bool:
-        return self._plan.mode == "parallel"
+        # The answer may wait from an earlier run.
+        return self._plan.mode == "parallel" and not resumed(self._configs[0])
 
     @contextmanager
     def _inner(self, step: Run) -> Iterator[list[RunnableConfig]]:

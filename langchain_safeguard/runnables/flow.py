@@ -7,7 +7,7 @@ work it wants done and gets the results sent in. `drivers.py` does the work.
 from __future__ import annotations
 
 from collections.abc import Generator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from langchain_core.runnables import Runnable
@@ -19,6 +19,7 @@ from langchain_safeguard.policy import Action
 from langchain_safeguard.runnables.gate import Gate
 from langchain_safeguard.runnables.kinds import kind_of
 from langchain_safeguard.runnables.reading import answered, rewritten_value, text_of_error
+from langchain_safeguard.waiting import LOST_MESSAGE
 
 Mode = Literal["sequential", "parallel"]
 
@@ -107,6 +108,15 @@ class Judge:
 
     gate: Gate
     conversations: Mapping[int, Conversation]
+    outputs: Mapping[int, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Wait:
+    """Look for an answer that waited while a run was interrupted; the result is `Found`."""
+
+    gate: Gate
+    conversation: Conversation
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,7 +149,8 @@ class Both:
     run: Run
 
 
-Flow = Generator[Judge | Recall | Run | Both, Any, list[Any]]
+Step = Judge | Recall | Wait | Run | Both
+Flow = Generator[Step, Any, list[Any]]
 
 
 def flow(plan: Plan, inputs: Sequence[Any], *, parallel: bool = False) -> Flow:
@@ -165,6 +176,8 @@ def flow(plan: Plan, inputs: Sequence[Any], *, parallel: bool = False) -> Flow:
         outputs = yield from _enter(plan, plan.entry, passages, done, parallel)
     if plan.lead is not None:
         outputs |= yield from _lead(plan, plan.lead, passages)
+    if len(inputs) == 1 and plan.steps is not None:
+        outputs |= yield from _waited(plan, passages, done)
     waiting = {i: passage.value for i, passage in passages.items() if i not in outputs}
     if plan.steps is None:
         outputs |= waiting
@@ -212,6 +225,26 @@ def _lead(
     return failed
 
 
+def _waited(
+    plan: Plan, passages: dict[int, Passage], done: dict[int, Any]
+) -> Generator[Any, Any, dict[int, Any]]:
+    """Find an answer that waited for a person; if it is gone, it is refused."""
+    if plan.exit is None or not passages:
+        return {}
+    found = yield Wait(plan.exit, plan.answered(passages[0], ""))
+    if found is None:
+        return {}
+    if found.held is not None:
+        return {0: found.held.value}
+    del passages[0]
+    try:
+        kind = None if plan.steps is None else kind_of(plan.steps)
+        done[0] = plan.exit.refuse(found.loss(LOST_MESSAGE), kind)
+    except SafeguardError as error:
+        done[0] = error
+    return {}
+
+
 def _leave(
     plan: Plan, passages: dict[int, Passage], outputs: dict[int, Any], done: dict[int, Any]
 ) -> Generator[Any, Any, None]:
@@ -232,7 +265,7 @@ def _leave(
             done[item] = error
     if not conversations:
         return
-    decisions = yield Judge(plan.exit, conversations)
+    decisions = yield Judge(plan.exit, conversations, outputs)
     for item, decision in decisions.items():
         try:
             if isinstance(outputs[item], Exception):

@@ -25,6 +25,7 @@ from langchain_safeguard.refusal import recorded, refusal_message, refused, with
 from langchain_safeguard.review.ticket import Recalled
 from langchain_safeguard.safeguard import Safeguard
 from langchain_safeguard.taxonomy import Side
+from langchain_safeguard.waiting import Found
 
 OnBlock = Literal["refuse", "raise"]
 Refusal = Callable[[Decision], Any]
@@ -118,17 +119,34 @@ class Gate:
         return await safeguard.acheck(conversation, side=self.side, config=config)
 
     def batch(
-        self, conversations: Sequence[Conversation], configs: Sequence[RunnableConfig]
+        self,
+        conversations: Sequence[Conversation],
+        configs: Sequence[RunnableConfig],
+        keeps: Sequence[Any] | None = None,
     ) -> list[Decision]:
         """Decide about the ends of several conversations in one pass of the guard."""
-        return self.safeguard.batch(conversations, side=self.side, configs=configs)
+        options: Any = {"side": self.side, "configs": configs, "keeps": keeps}
+        return self.safeguard.batch(conversations, **options)
 
     async def abatch(
-        self, conversations: Sequence[Conversation], configs: Sequence[RunnableConfig]
+        self,
+        conversations: Sequence[Conversation],
+        configs: Sequence[RunnableConfig],
+        keeps: Sequence[Any] | None = None,
     ) -> list[Decision]:
         """Decide about the ends of several conversations in one pass of the guard."""
         safeguard = await self.asafeguard()
-        return await safeguard.abatch(conversations, side=self.side, configs=configs)
+        options: Any = {"side": self.side, "configs": configs, "keeps": keeps}
+        return await safeguard.abatch(conversations, **options)
+
+    def waited(self, conversation: Conversation, config: RunnableConfig) -> Found | None:
+        """Find an answer that waited while a run was interrupted."""
+        return self.safeguard.waiting.recall(conversation, side=self.side, config=config)
+
+    async def awaited(self, conversation: Conversation, config: RunnableConfig) -> Found | None:
+        """Find an answer that waited while a run was interrupted."""
+        safeguard = await self.asafeguard()
+        return await safeguard.waiting.arecall(conversation, side=self.side, config=config)
 
     def refuse(
         self,

@@ -11,8 +11,9 @@ from typing import Any
 from langchain_core.messages import AIMessageChunk
 from langchain_core.runnables import RunnableConfig
 
+from langchain_safeguard.answer_forms import as_chunk
 from langchain_safeguard.decision import Decision
-from langchain_safeguard.guarded_call import as_chunk
+from langchain_safeguard.graph_task import resumed
 from langchain_safeguard.guarded_stream import aguarded_stream, guarded_stream, joined
 from langchain_safeguard.hushed import aclose, aquietly, close, hushed, quiet, quietly
 from langchain_safeguard.parallel import InputStoppedError, agated, gated
@@ -51,6 +52,10 @@ class Stream:
         if self._plan.steps is None:
             yield Driver(self._plan, [self._config], {}).invoke(value)
             return
+        if self._plan.exit is not None and resumed(self._config):
+            # The answer may wait from an earlier run.
+            yield as_chunk(Driver(self._plan, [self._config], self._options).invoke(value))
+            return
         passage, gate = self._plan.arrive(value), self._plan.entry
         try:
             if gate is not None and self._plan.mode != "parallel":
@@ -86,6 +91,10 @@ class Stream:
         value = joined(chunks)
         if self._plan.steps is None:
             yield await Driver(self._plan, [self._config], {}).ainvoke(value)
+            return
+        if self._plan.exit is not None and resumed(self._config):
+            # The answer may wait from an earlier run.
+            yield as_chunk(await Driver(self._plan, [self._config], self._options).ainvoke(value))
             return
         passage, gate = self._plan.arrive(value), self._plan.entry
         try:

@@ -131,7 +131,9 @@ def test_a_turn_that_was_changed_is_checked_again() -> None:
 
 def test_the_marks_of_checked_turns_are_nobody_elses() -> None:
     guard = WordGuard()
-    built = agent(SAFE, around=[middleware(guard)], checkpointer=InMemorySaver())
+    # Without a cache, so that each check is seen.
+    watching = SafeguardMiddleware(safeguard=Safeguard(guard, cache=None))
+    built = agent(SAFE, around=[watching], checkpointer=InMemorySaver())
     state = built.invoke(HI, thread())
     marks = built.get_state(thread()).values["safeguard_checked"]
     assert "safeguard_checked" not in state
@@ -436,7 +438,7 @@ def test_two_in_one_agent_both_judge(run: Any) -> None:
     for answer in (UNSAFE, "darn it, he said, and went away."):
         assert contents(run(agent(answer, around=around), HI))[-1] == ("ai", REFUSAL)
     before = len(first.seen), len(second.seen)
-    run(agent("Yes.", around=around), HI)
+    run(agent("Yes.", around=around), said("good evening"))
     assert (len(first.seen), len(second.seen)) == (before[0] + 2, before[1] + 2)
 
 
@@ -452,7 +454,7 @@ async def test_two_in_one_agent_judge_a_streamed_tool_call_once_each() -> None:
     expected = [("input", "hi"), ("output", 'I note it. \nnote({"text": "milk"})')]
     for guard in (first, second):
         assert guard.seen == [*expected, ("output", "Done.")]
-    _ = [part async for part in built.astream(HI, stream_mode="messages")]
+    _ = [part async for part in built.astream(said("hello"), stream_mode="messages")]
     assert len(first.seen) == len(second.seen) == 6
 
 
@@ -507,9 +509,11 @@ def test_nobody_can_approve_an_answer_that_is_then_made_anew(run: Any) -> None:
     handlers = [lambda escalation: interrupt(escalation.text)]
     safeguard = Safeguard(WordGuard(), policy, handlers=handlers)
     around = [SafeguardMiddleware(safeguard=safeguard)]
-    state = run(agent(llm, around=around, checkpointer=InMemorySaver()), HI, thread())
-    assert "__interrupt__" not in state
-    assert contents(state)[-1] == ("ai", REFUSAL)
+    built = agent(llm, around=around, checkpointer=InMemorySaver())
+    assert run(built, HI, thread())["__interrupt__"][0].value == "Take bomb number 1."
+    state = run(built, Command(resume="allow"), thread())
+    assert contents(state)[-1] == ("ai", "Take bomb number 1.")
+    assert llm.tally.calls == 1
 
 
 @pytest.mark.parametrize(("answer", "expected"), [("allow", UNSAFE), ("block", REFUSAL)])

@@ -21,6 +21,7 @@ from langchain_safeguard import (
     ContentBlockedError,
     InputGuard,
     OutputGuard,
+    Safeguard,
     UnreadableInputError,
     guarded,
 )
@@ -227,7 +228,9 @@ class TestStreams:
 @pytest.mark.parametrize("inside", [False, True])
 class TestParallel:
     def chain(self, model: Any, guard: WordGuard, inside: bool) -> Any:
-        chain = InputGuard(guard, POLICY, mode="parallel") | model
+        # Without a cache: each verdict takes the guard's time, so that the model starts first.
+        safeguard = Safeguard(guard, POLICY, cache=None)
+        chain = InputGuard(safeguard=safeguard, mode="parallel") | model
         return (chain | StrOutputParser() if inside else chain) | OutputGuard(word_guard(), POLICY)
 
     async def test_a_block_ends_the_call(self, inside: bool) -> None:

@@ -296,7 +296,9 @@ def test_metrics(server: ServerProcess) -> None:
         return {name: float(value) for name, _, value in pairs}
 
     before = figures()
-    server.post("/v1/moderations", {"input": [SAFE, UNSAFE]}, headers=AUTHORIZED)
+    # Texts that are new to it: a verdict that is known is not asked for again.
+    asked = [f"{SAFE} It is for tonight.", f"{UNSAFE} It is for tonight."]
+    server.post("/v1/moderations", {"input": asked}, headers=AUTHORIZED)
     after = figures()
 
     def grown(sample: str) -> float:

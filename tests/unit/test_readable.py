@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import time
 from contextlib import suppress
 from typing import Any
@@ -154,3 +155,33 @@ def test_cutting_a_long_text_takes_no_time(filling: str) -> None:
     with suppress(StopIteration):
         plan.send([decision])
     assert time.perf_counter() - begin < 2
+
+
+_json_values = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.text(max_size=6),
+    lambda each: (
+        st.lists(each, max_size=3) | st.dictionaries(st.text(max_size=4), each, max_size=3)
+    ),
+    max_leaves=8,
+)
+
+
+@given(st.lists(_json_values, max_size=3) | st.dictionaries(st.text(max_size=4), _json_values))
+def test_texts_in_json_are_replaced_one_by_one(value: Any) -> None:
+    text = json.dumps(value)
+    read = Readable.of(text)
+    # All of it is judged, keys as well.
+    assert read.text == text
+    assert read.with_texts(read.texts).value == text
+    changed = read.with_texts([f"<{number}>" for number in range(len(read.texts))]).value
+    if read.texts == (text,):
+        assert changed == "<0>"
+    else:
+        assert Readable.of(changed).texts == tuple(f"<{n}>" for n in range(len(read.texts)))
+
+
+@pytest.mark.parametrize(
+    "text", ['{"a": "b"', "{}", "[1, 2]", "[" * 100_000, '{"a": "b"} and more', "{injection}"]
+)
+def test_what_is_no_json_with_texts_is_one_text(text: str) -> None:
+    assert Readable.of(text).texts == (text,)

@@ -1,0 +1,123 @@
+"""What waits while a person decides about it: answers of models, and results of tools.
+
+A handler that asks a person interrupts the run, and LangGraph begins the step anew when the run
+goes on. Neither the model nor the tool may be asked again then: a person's word is about the text
+they saw, and what a tool did cannot be done twice. So that text waits here meanwhile, and is in no
+state, checkpoint or stream before it is decided about.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections import OrderedDict
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any, Protocol, runtime_checkable
+
+from langchain_safeguard.errors import ConfigurationError
+from langchain_safeguard.verdict import Verdict
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What came of running a tool: a result, or the error it raised."""
+
+    result: Any = None
+    failure: Exception | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Held:
+    """Something that waits.
+
+    Attributes:
+        verdicts: What the guards saw in it; they are not asked again.
+        value: An answer, or the `Outcome` of a tool; `None` where only a person's question has to
+            stay the same, as for what a user wrote.
+    """
+
+    verdicts: tuple[Verdict, ...]
+    value: Any = None
+
+
+@runtime_checkable
+class HeldStore(Protocol):
+    """Where things wait. All of it may be called from many threads at once."""
+
+    def hold(self, key: str, held: Held) -> None:
+        """Keep something under a key, which is used again only for the same thing.
+
+        Raises:
+            Exception: It cannot be kept; then nobody is asked about it, and it is blocked.
+        """
+
+    def get(self, key: str) -> Held | None:
+        """Return what is kept under a key, or `None` if it is gone."""
+
+    def settle(self, key: str) -> None:
+        """Note that it is decided about: it may go, though not at once.
+
+        The run may still fail, or begin the step anew for another question.
+        """
+
+
+class HeldResults:
+    """Keeps things in this process; when it ends, they are gone.
+
+    A run whose answer or result is gone goes on with a refusal that says so.
+
+    Args:
+        most: How many are kept. Above that, what is decided about goes first; if nothing is, the
+            oldest goes, and a warning is logged.
+
+    Raises:
+        ConfigurationError: `most` is not a number above 0.
+    """
+
+    def __init__(self, most: int = 1024) -> None:
+        """Begin with none."""
+        if isinstance(most, bool) or not isinstance(most, int) or most < 1:
+            raise ConfigurationError(f"most={most!r}; allowed: 1, 2, ...")
+        self._most = most
+        self._lock = threading.Lock()
+        self._open: OrderedDict[str, Held] = OrderedDict()
+        self._settled: OrderedDict[str, Held] = OrderedDict()
+
+    def hold(self, key: str, held: Held) -> None:
+        """Keep something under a key."""
+        with self._lock:
+            self._settled.pop(key, None)
+            self._open[key] = held
+            if len(self._open) + len(self._settled) <= self._most:
+                return
+            lost = not self._settled
+            (self._settled or self._open).popitem(last=False)
+        if lost:
+            logger.warning("more than %d texts wait for a person: the oldest is lost", self._most)
+
+    def get(self, key: str) -> Held | None:
+        """Return what is kept under a key, or `None` if it is gone."""
+        with self._lock:
+            return self._open.get(key) or self._settled.get(key)
+
+    def settle(self, key: str) -> None:
+        """Note that it is decided about."""
+        with self._lock:
+            held = self._open.pop(key, None)
+            if held is not None:
+                self._settled[key] = held
+
+
+def words_of(error: BaseException, depth: int = 8) -> Iterator[str]:
+    """Find what an error says, and those that led to it: any of it may end up before the model."""
+    yield str(error)
+    yield from getattr(error, "__notes__", ())
+    led = [error.__cause__, None if error.__suppress_context__ else error.__context__]
+    if isinstance(error, BaseExceptionGroup):
+        led += error.exceptions
+    for other in led:
+        if other is not None and depth:
+            yield from words_of(other, depth - 1)
