@@ -54,12 +54,21 @@ class Turn:
         unchecked: What could not be read, one short note each, such as `"image"`.
         source: What an answer was read from, where it is known. Nobody judges it; a review that
             takes days needs it to let just this answer out.
+        preamble: How the text begins where that is the application's own words, such as what a tool
+            says of itself. Guards that read instructions read it, too; classifiers are not asked
+            about it.
     """
 
     role: Role
     text: str
     unchecked: tuple[str, ...] = ()
     source: object = field(default=None, compare=False, repr=False)
+    preamble: str = ""
+
+    @property
+    def body(self) -> str:
+        """Return the text without the application's own words in front of it."""
+        return self.text.removeprefix(self.preamble)
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,11 +124,12 @@ class Conversation:
             role,
             "\n\n".join(t.text for t in turns if t.text),
             tuple(note for t in turns for note in t.unchecked),
+            preamble=turns[0].preamble,
         )
 
     def replaced(self, side: Side, text: str) -> Conversation:
         """Return this conversation with another text in place of the judged part."""
-        turn = Turn(_ROLE_OF_SIDE[side], text, self.checked(side).unchecked)
+        turn = replace(self.checked(side), text=text)
         return Conversation((*self.context(side), turn))
 
     def context(self, side: Side) -> tuple[Turn, ...]:

@@ -167,7 +167,7 @@ class GuardCaller:
             # A tuple, so that no fingerprint can pass for an object's token.
             guard.fingerprint or (_token(guard),),
             side,
-            [(turn.role, turn.text, turn.unchecked) for turn in conversation.turns],
+            [(turn.role, turn.text, turn.unchecked, turn.preamble) for turn in conversation.turns],
         )
         return hashlib.sha256(repr(facts).encode("utf-8", "backslashreplace")).hexdigest()
 

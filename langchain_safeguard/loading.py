@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import inspect
 import re
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
+from langchain_safeguard.engines.remote.loading import remote_engine
+from langchain_safeguard.engines.remote.servers import remote_options, servers
 from langchain_safeguard.errors import ConfigurationError, GuardLoadError
 from langchain_safeguard.guards import (
     ClassifierFamily,
@@ -19,6 +20,12 @@ from langchain_safeguard.guards import (
     SequenceClassifier,
 )
 from langchain_safeguard.guards.catalogue import CARDS
+from langchain_safeguard.guards.recognition import (
+    family_of,
+    known_card,
+    known_names,
+    recognised_card,
+)
 from langchain_safeguard.taxonomy import Side
 
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
@@ -65,6 +72,13 @@ def load_guard(
     base_model: str | Path | None = None,
     max_tokens: int | None = None,
     cache_bytes: int = 2 << 30,
+    engine: str = "local",
+    base_url: str | Sequence[str] | None = None,
+    served_model: str | None = None,
+    api_key: Any = None,
+    timeout: float | None = None,
+    failover_after: float | None = None,
+    max_concurrency: int | None = None,
     **options: Any,
 ) -> Guard:
     """Load a guard. Guards on the same checkpoint, loaded the same way, share its weights.
@@ -87,12 +101,25 @@ def load_guard(
         max_tokens: The most tokens that the model reads at once; longer texts are judged in
             windows. At most 4096 if left out.
         cache_bytes: The memory for what the model has read before, in bytes.
+        engine: `"local"`, or `"openai"`: servers that speak OpenAI's completions protocol (vLLM,
+            SGLang, llama.cpp) run the model; only its tokenizer and template are needed here.
+        base_url: Where the API of the servers begins, such as `"http://gpu-1:8000/v1"`; several
+            servers share the work, and stand in for each other.
+        served_model: What the servers call the model; `name` if left out.
+        api_key: The key the servers ask for, a text or a pydantic `SecretStr`.
+        timeout: The most seconds for a question to the servers, all attempts together; 60 if left
+            out. That of a `Safeguard` holds as well.
+        failover_after: After how many seconds another server is asked; 10 if left out, and at most
+            half of `timeout`.
+        max_concurrency: The most requests under way at one server; 32 if left out.
         options: Options of the family, such as `categories`, `per_category` or `explain`.
 
     Raises:
         ConfigurationError: Nothing is known by that name, or a value or option is wrong.
-        GuardLoadError: The checkpoint cannot be loaded; the message says what to do.
-        MissingExtraError: A package is missing for its format.
+        GuardLoadError: The checkpoint cannot be loaded, or a server does not run it as it must; the
+            message says what to do.
+        GuardConnectionError: No server can be reached.
+        MissingExtraError: A package is missing for its format, or for servers.
     """
     if isinstance(name, Guard):
         return name
@@ -100,6 +127,15 @@ def load_guard(
     for key, text in (("revision", revision), ("dtype", dtype)):
         if text is not None and not isinstance(text, str):
             raise ConfigurationError(f"{key}={text!r}; allowed: a text, or None")
+    remote = remote_options(
+        engine,
+        base_url=base_url,
+        served_model=served_model,
+        api_key=api_key,
+        timeout=timeout,
+        failover_after=failover_after,
+        max_concurrency=max_concurrency,
+    )
     if quantization not in _QUANTIZATIONS:
         raise ConfigurationError.unknown("quantization", quantization, _QUANTIZATIONS)
     for key, number, least in (("max_tokens", max_tokens, 1), ("cache_bytes", cache_bytes, 0)):
@@ -107,27 +143,47 @@ def load_guard(
             raise ConfigurationError(f"{key}={number!r}; allowed: a number from {least} on")
     folder = _embedded_folder(name)
     if name == "embedded" or folder is not None:
-        if family is not None or options:
-            wrong = ", ".join([*options] or ["family"])
+        if family is not None or options or remote:
+            wrong = ", ".join([*options, *remote] or ["family"])
             raise ConfigurationError(f"the embedded guard has no option {wrong}")
         return _engines.get(("embedded", folder), lambda: _embedded(folder))
-    known = _known(name, family)
-    local = _folder(name, revision)
+    known = known_card(name, family)
+    title = str(name) if _HUB_ID.fullmatch(str(name)) else Path(name).name
+    if remote:
+        asked = servers(model=title, **remote)
+        given = {"dtype": dtype, "device_map": device_map}
+        given |= {"quantization": None if quantization == "auto" else quantization}
+        if unused := [key for key, value in given.items() if value is not None]:
+            raise ConfigurationError(f"{', '.join(unused)}: up to the servers with engine='openai'")
+        if isinstance(family, ClassifierFamily) or (known is not None and known.classifier):
+            raise _classifier(name)
+    local = _folder(name, revision, weights=not remote)
     # Imported late, as everything that needs torch.
     from langchain_safeguard.engines.checkpoint import Checkpoint
-    from langchain_safeguard.engines.weights import Loading
 
     checkpoint = Checkpoint(local)
     if not isinstance(family, Family):
-        known = known or _recognised(checkpoint)
+        known = known or recognised_card(checkpoint)
         if known is None:
             raise ConfigurationError(
                 f"{str(name)!r} is no guard that is known, by its id or by its chat template; give "
-                f"family=, a Family or one of {_known_names()}"
+                f"family=, a Family or one of {known_names()}"
             )
-        family = _family(known, checkpoint, options)
+        family = family_of(known, checkpoint, options)
     elif options:
         raise ConfigurationError(f"give the options {', '.join(options)} to the Family itself")
+    if remote:
+        if isinstance(family, ClassifierFamily) or checkpoint.is_classifier:
+            raise _classifier(name)
+        source = None if checkpoint.has_tokenizer else _base(checkpoint, known, base_model, False)
+        asking = _engines.get(
+            (asked, local, source, max_tokens),
+            lambda: remote_engine(asked, checkpoint, source or local, max_tokens, title),
+        )
+        # Without a fingerprint: what the servers run may change.
+        return _probed(ModelGuard(asking, family, name=title))
+    from langchain_safeguard.engines.weights import Loading
+
     chosen = (known.quantization if known else None) if quantization == "auto" else quantization
     loading = Loading(
         folder=local,
@@ -143,7 +199,6 @@ def load_guard(
             f"quantization={quantization!r}, but {local} is quantised already "
             f"({checkpoint.quantized_by}); allowed: None"
         )
-    title = str(name) if _HUB_ID.fullmatch(str(name)) else Path(name).name
     # Snapshots of the hub do not change; a folder may, and so may what options refer to.
     fixed = checkpoint.revision and (loading.base is None or Checkpoint(loading.base).revision)
     return _model_guard(
@@ -184,13 +239,13 @@ def check_name(name: object) -> None:
         return
     if not isinstance(name, str | Path):
         raise ConfigurationError(
-            f"guard={name!r}; allowed: a Guard, a folder, a hub id, or one of {_known_names()}"
+            f"guard={name!r}; allowed: a Guard, a folder, a hub id, or one of {known_names()}"
         )
     if name == "embedded" or Path(name).is_dir() or _HUB_ID.fullmatch(str(name)):
         return
     raise ConfigurationError(
         f"unknown guard {str(name)!r}: neither a folder, nor a hub id such as 'owner/model', nor "
-        f"one of {_known_names()}"
+        f"one of {known_names()}"
     )
 
 
@@ -198,7 +253,7 @@ def judges(name: str | Path | Guard, side: Side) -> bool:
     """Tell whether a guard can judge a side, as far as that is known before it is loaded."""
     if isinstance(name, Guard):
         return side in name.sides
-    card = _known(name, None)
+    card = known_card(name, None)
     return card is None or side in card.sides
 
 
@@ -218,48 +273,6 @@ def _embedded_folder(name: str | Path) -> Path | None:
     return folder.resolve() if is_embedded else None
 
 
-def _known(name: str | Path, family: Family[Any, Any] | str | None) -> GuardCard | None:
-    """Find the card by the given kind, or by the last part of the id or folder."""
-    if isinstance(family, Family):
-        return None
-    wanted = str(family) if family is not None else str(name)
-    for card in CARDS:
-        if card.name.lower() == wanted.lower():
-            return card
-    if family is not None:
-        raise ConfigurationError(
-            f"family={family!r}; allowed: a Family, or one of {_known_names()}"
-        )
-    last = Path(wanted).name.lower()
-    for card in CARDS:
-        if card.name.rpartition("/")[2].lower() == last:
-            return card
-    return None
-
-
-def _recognised(checkpoint: Any) -> GuardCard | None:
-    """Find the card by what a folder holds."""
-    for card in CARDS:
-        if card.classifier:
-            # Their order does not matter: the names come with the scores.
-            if card.labels and {*card.labels} == {*checkpoint.labels}:
-                return card
-        elif card.signs and all(sign in (checkpoint.template or "") for sign in card.signs):
-            return card
-    return None
-
-
-def _family(card: GuardCard, checkpoint: Any, options: Mapping[str, Any]) -> Family[Any, Any]:
-    given = {**card.options, **options}
-    allowed = inspect.signature(card.family).parameters
-    for option in options:
-        if option not in allowed:
-            raise ConfigurationError.unknown(f"option of guard {card.name!r}:", option, allowed)
-    if not card.classifier and checkpoint.template is not None:
-        given.setdefault("template", checkpoint.template)
-    return card.family(**given)
-
-
 def _folder(name: str | Path, revision: str | None = None, *, weights: bool = True) -> Path:
     folder = Path(name)
     if folder.is_dir():
@@ -274,7 +287,9 @@ def _folder(name: str | Path, revision: str | None = None, *, weights: bool = Tr
     return download(str(name), revision, weights=weights)
 
 
-def _base(checkpoint: Any, card: GuardCard | None, given: str | Path | None) -> Path | None:
+def _base(
+    checkpoint: Any, card: GuardCard | None, given: str | Path | None, weights: bool = True
+) -> Path | None:
     """Return the folder of what a checkpoint needs besides itself.
 
     That is the model an adapter adapts, or the model whose tokenizer a classifier reads with.
@@ -295,7 +310,7 @@ def _base(checkpoint: Any, card: GuardCard | None, given: str | Path | None) -> 
         raise ConfigurationError(
             f"base_model={str(base)!r} is neither a folder nor a hub id; give base_model="
         )
-    return _folder(base, weights=not tokenizer_only)
+    return _folder(base, weights=weights and not tokenizer_only)
 
 
 def _model_guard(
@@ -307,6 +322,7 @@ def _model_guard(
 ) -> Guard:
     from langchain_safeguard.engines.weights import classifier_engine, language_engine
 
+    named = {"name": title, "revision": revision, "fingerprint": fingerprint}
     if isinstance(family, ClassifierFamily):
         activation, labels = getattr(family, "activation", None), getattr(family, "labels", None)
         key = (loading, activation, labels)
@@ -316,14 +332,18 @@ def _model_guard(
         )
         if isinstance(family, SequenceClassifier):
             family.check_labels(classifier.labels, exclusive=classifier.activation == "softmax")
-        return ModelGuard(
-            classifier, family, name=title, revision=revision, fingerprint=fingerprint
-        )
+        return ModelGuard(classifier, family, **named)
     engine = _engines.get(loading, lambda: language_engine(loading, title))
-    guard = ModelGuard(engine, family, name=title, revision=revision, fingerprint=fingerprint)
+    return _probed(ModelGuard(engine, family, **named))
+
+
+def _classifier(name: str | Path) -> ConfigurationError:
+    return ConfigurationError(
+        f"engine='openai', but {str(name)!r} is a sequence classifier, which completions do not "
+        "serve; allowed: 'local'"
+    )
+
+
+def _probed(guard: ModelGuard[Any, Any]) -> Guard:
     guard.probe()
     return guard
-
-
-def _known_names() -> str:
-    return ", ".join(repr(card.name) for card in CARDS)

@@ -101,6 +101,7 @@ class ToolGate:
         on_block: Whether a block is told to the model or raises.
         ledger: What was judged of this call already.
         place: What tells this gate from another one around the same tool.
+        one_call: Whether it is for one call, about which others know as well.
     """
 
     safeguard: Safeguard
@@ -109,6 +110,11 @@ class ToolGate:
     on_block: OnBlock = "refuse"
     ledger: Ledger = field(default_factory=Ledger)
     place: str = "tool"
+    one_call: bool = False
+
+    def for_one_call(self) -> ToolGate:
+        """Return the gate for one call: what passed in another one may not pass in this one."""
+        return self if self.one_call else replace(self, ledger=Ledger(), one_call=True)
 
     def admit(self, call: Call) -> Plan[Call | Replacement]:
         """Check the arguments: the call to make comes back, or what to return in place of it."""
@@ -116,7 +122,8 @@ class ToolGate:
         if not self.input or value.empty or self.ledger.knows("tool_input", value):
             return call
         rewriter = PartRewriter(self._asking(call), "tool_input", value, call.header)
-        turn = Turn("assistant", call.header + value.text, value.unchecked)
+        header = call.header
+        turn = Turn("assistant", header + value.text, value.unchecked, preamble=header)
         conversation = Conversation((*call.context, turn))
         decision = yield Ask(rewriter.safeguard, conversation, "tool_input")
         if decision.action is Action.REWRITE:

@@ -149,10 +149,11 @@ class GuardedTool(BaseTool):
         run_manager: CallbackManagerForToolRun | None = None,
     ) -> Any:
         config = patch_config(config, callbacks=run_manager.get_child()) if run_manager else config
-        admitted = carry_out(self.gate.admit(call), config)
+        gate = self.gate.for_one_call()
+        admitted = carry_out(gate.admit(call), config)
         if isinstance(admitted, Replacement):
             return self._formatted(admitted.value)
-        outcome = carry_out(self.gate.waited(admitted), config)
+        outcome = carry_out(gate.waited(admitted), config)
         if isinstance(outcome, Replacement):
             return self._formatted(outcome.value)
         if outcome is None:
@@ -165,12 +166,12 @@ class GuardedTool(BaseTool):
                 if is_control_flow(error):
                     raise
                 outcome = Outcome(failure=error)
-            carry_out(self.gate.made(admitted, outcome), config)
+            carry_out(gate.made(admitted, outcome), config)
         # Outside of `except`: an error raised from here must not carry the other one along.
         if outcome.failure is not None:
-            replaced = carry_out(self.gate.excuse(admitted, outcome.failure), config)
+            replaced = carry_out(gate.excuse(admitted, outcome.failure), config)
             return self._instead(replaced, outcome.failure)
-        return self._formatted(carry_out(self.gate.settle(admitted, outcome.result), config))
+        return self._formatted(carry_out(gate.settle(admitted, outcome.result), config))
 
     async def _arun(
         self,
@@ -179,10 +180,11 @@ class GuardedTool(BaseTool):
         run_manager: AsyncCallbackManagerForToolRun | None = None,
     ) -> Any:
         config = patch_config(config, callbacks=run_manager.get_child()) if run_manager else config
-        admitted = await acarry_out(self.gate.admit(call), config)
+        gate = self.gate.for_one_call()
+        admitted = await acarry_out(gate.admit(call), config)
         if isinstance(admitted, Replacement):
             return self._formatted(admitted.value)
-        outcome = await acarry_out(self.gate.waited(admitted), config)
+        outcome = await acarry_out(gate.waited(admitted), config)
         if isinstance(outcome, Replacement):
             return self._formatted(outcome.value)
         if outcome is None:
@@ -195,12 +197,12 @@ class GuardedTool(BaseTool):
                 if is_control_flow(error):
                     raise
                 outcome = Outcome(failure=error)
-            await acarry_out(self.gate.made(admitted, outcome), config)
+            await acarry_out(gate.made(admitted, outcome), config)
         # Outside of `except`: an error raised from here must not carry the other one along.
         if outcome.failure is not None:
-            replaced = await acarry_out(self.gate.excuse(admitted, outcome.failure), config)
+            replaced = await acarry_out(gate.excuse(admitted, outcome.failure), config)
             return self._instead(replaced, outcome.failure)
-        return self._formatted(await acarry_out(self.gate.settle(admitted, outcome.result), config))
+        return self._formatted(await acarry_out(gate.settle(admitted, outcome.result), config))
 
     def _instead(self, replaced: Replacement | None, failure: Exception) -> Any:
         if replaced is None:
@@ -227,7 +229,8 @@ def guard_tool(
     """Guard a tool.
 
     Before it runs, its arguments are checked: the guard reads the tool's name, its description and
-    the arguments, as side `tool_input`. What it returns is checked before the model reads it, as
+    the arguments, as side `tool_input`; a classifier, which would take a description for an order,
+    the arguments alone. What it returns is checked before the model reads it, as
     side `tool_output`, and so is the text of an error it raises: an instruction hidden in a web
     page reaches nobody. A result that a policy has rewritten loses only the part that offends.
 

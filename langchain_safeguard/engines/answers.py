@@ -66,6 +66,11 @@ class Stage:
     readings: tuple[tuple[str, Fork], ...]
     text: str
 
+    @property
+    def forks(self) -> list[Fork]:
+        """Return all forks at which probabilities are read."""
+        return [part for _, fork in self.readings for part in fork.all()]
+
 
 def plan(tokenizer: PromptTokenizer, before: str, answer: Sequence[str | Reading]) -> Stage:
     """Work out a part of an answer.

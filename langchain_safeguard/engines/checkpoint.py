@@ -74,6 +74,14 @@ class Checkpoint:
         return tuple(str(names[key]) for key in sorted(names, key=int))
 
     @property
+    def positions(self) -> int | None:
+        """Return the most tokens that the model reads at once, where its config says so."""
+        config = self.config.get("text_config") or self.config
+        # Llama 4 attends within chunks of positions; inside one chunk nothing of that shows.
+        found = [config.get(key) for key in ("max_position_embeddings", "attention_chunk_size")]
+        return min((each for each in found if type(each) is int), default=None)
+
+    @property
     def quantized_by(self) -> str | None:
         """Return how its weights are quantised, such as `"awq"`."""
         found = self.config.get("quantization_config") or {}

@@ -6,12 +6,27 @@ import re
 from collections.abc import Sequence
 from functools import lru_cache
 from itertools import pairwise
+from pathlib import Path
 from typing import Any
 
 from langchain_safeguard.engines.base import Piece
-from langchain_safeguard.errors import GuardError
+from langchain_safeguard.errors import GuardError, GuardLoadError
 
 _SURROGATES = re.compile("[\ud800-\udfff]")
+
+
+def load_tokenizer(folder: Path) -> Any:
+    """Load the tokenizer of transformers from a folder.
+
+    Raises:
+        GuardLoadError: It cannot be loaded.
+    """
+    from transformers import AutoTokenizer
+
+    try:
+        return AutoTokenizer.from_pretrained(folder, trust_remote_code=False, local_files_only=True)
+    except (OSError, ValueError, ImportError, KeyError) as error:
+        raise GuardLoadError(f"the tokenizer in {folder} cannot be loaded: {error}") from error
 
 
 class PromptTokenizer:
@@ -36,6 +51,8 @@ class PromptTokenizer:
         begin = tokenizer("a")["input_ids"][:1]
         self._bos = begin if begin == [tokenizer.bos_token_id] else []
         self._newline = self._plain("\n")
+        self.begins = bool(self._bos)
+        """Whether a prompt has a token for its beginning."""
         self.eos: frozenset[int] = frozenset(
             {tokenizer.eos_token_id, *map(self._id, _ENDINGS)} - {None, tokenizer.unk_token_id}
         )
@@ -70,6 +87,18 @@ class PromptTokenizer:
             return None
         ids = whole[len(begin) :]
         return None if self._tokenizer.unk_token_id in ids else ids
+
+    def spellings(self) -> dict[str, frozenset[int]]:
+        """Return the tokens that each text may stand for where a server names tokens by text."""
+        found: dict[str, set[int]] = {}
+        ids = range(len(self._tokenizer))
+        raw = self._tokenizer.convert_ids_to_tokens([*ids])
+        texts = self._tokenizer.batch_decode([[id_] for id_ in ids], skip_special_tokens=False)
+        for id_, token, text in zip(ids, raw, texts, strict=True):
+            # Some servers keep the space in front of a word, which others cut off.
+            for spelling in {text, str(token), str(token).replace("\u2581", " ")}:
+                found.setdefault(spelling, set()).add(id_)
+        return {text: frozenset(which) for text, which in found.items()}
 
     def decode(self, ids: Sequence[int]) -> str:
         """Return the text of tokens that a model wrote, control tokens included."""

@@ -11,20 +11,17 @@ from typing import Any
 import psutil
 import torch
 
+from langchain_safeguard.engines.answering import POSITIONS, ROOM
 from langchain_safeguard.engines.causal import CausalEngine
 from langchain_safeguard.engines.checkpoint import Checkpoint
 from langchain_safeguard.engines.classifier import ClassifierEngine
 from langchain_safeguard.engines.next_token import NextToken, PlainNextToken
-from langchain_safeguard.engines.tokens import PromptTokenizer
+from langchain_safeguard.engines.tokens import PromptTokenizer, load_tokenizer
 from langchain_safeguard.engines.tree_next_token import TreeNextToken, agrees, own_attention
 from langchain_safeguard.errors import ConfigurationError, GuardLoadError, MissingExtraError
 
 logger = logging.getLogger(__name__)
 
-_POSITIONS = 4096
-"""The most tokens read at once, unless asked for more: guards are trained on less."""
-_ANSWER = 64
-"""Positions left for the answer."""
 _TOLERANCE = {torch.float32: 1e-4, torch.float16: 0.02, torch.bfloat16: 0.05}
 _DTYPES = {
     "float32": torch.float32,
@@ -83,10 +80,10 @@ def language_engine(loading: Loading, name: str) -> CausalEngine:
         model.set_attn_implementation(own_attention(model))
         next_token = PlainNextToken(model)
     config = model.config.get_text_config()
-    positions = int(getattr(config, "max_position_embeddings", None) or _POSITIONS)
+    positions = int(getattr(config, "max_position_embeddings", None) or POSITIONS)
     # Llama 4 attends within chunks of positions; inside one chunk nothing of that shows.
     positions = min(positions, int(getattr(config, "attention_chunk_size", None) or positions))
-    limit = min(positions, loading.max_tokens or _POSITIONS) - _ANSWER
+    limit = min(positions, loading.max_tokens or POSITIONS) - ROOM
     return CausalEngine(
         next_token,
         PromptTokenizer(tokenizer),
@@ -231,14 +228,9 @@ def _adapted(model: Any, loading: Loading) -> Any:
 
 
 def _tokenizer(loading: Loading) -> Any:
-    from transformers import AutoTokenizer
-
-    own = loading.base is None or Checkpoint(loading.folder).has_tokenizer
-    folder = loading.folder if own else loading.base
-    try:
-        return AutoTokenizer.from_pretrained(folder, trust_remote_code=False, local_files_only=True)
-    except (OSError, ValueError, ImportError, KeyError) as error:
-        raise GuardLoadError(f"the tokenizer in {folder} cannot be loaded: {error}") from error
+    if loading.base is None or Checkpoint(loading.folder).has_tokenizer:
+        return load_tokenizer(loading.folder)
+    return load_tokenizer(loading.base)
 
 
 def _tree(model: Any, loading: Loading, pass_tokens: int) -> TreeNextToken | None:

@@ -32,12 +32,12 @@ class Embedded(ClassifierFamily):
         self.categories = frozenset(map(Category.of, labels))
 
     def render(self, conversation: Conversation, side: Side) -> Sequence[TextInput]:
-        """Hand over the checked text; for an answer also what was said before it."""
+        """Hand over the checked text without its preamble; for answers also what came before."""
         context = None
         if side == "output":
             said = (t.text for t in conversation.context(side) if t.role in ("user", "assistant"))
             context = "\n".join(said) or None
-        return [TextInput(conversation.checked(side).text, context, side)]
+        return [TextInput(conversation.checked(side).body, context, side)]
 
     def read(self, answers: Sequence[TextScores], side: Side) -> Verdict:
         """Read one probability per category; the overall score is the highest."""

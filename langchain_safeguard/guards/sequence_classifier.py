@@ -124,8 +124,8 @@ class SequenceClassifier(ClassifierFamily):
                 )
 
     def render(self, conversation: Conversation, side: Side) -> Sequence[TextInput]:
-        """Hand over the checked text."""
-        return [TextInput(conversation.checked(side).text, side=side)]
+        """Hand over the checked text, without a preamble."""
+        return [TextInput(conversation.checked(side).body, side=side)]
 
     def read(self, answers: Sequence[TextScores], side: Side) -> Verdict:
         """Read the hazards; each has the risk of the window in which it is riskiest."""

@@ -174,6 +174,7 @@ class ToolGuardMiddleware(AgentMiddleware[AgentState[Any], Any, Any]):
             input=self._gate.input and not _fits(name, self._read_only),
             output=self._gate.output and not _fits(name, self._trusted),
             ledger=Ledger(),
+            one_call=True,
             place=self.name,
         )
         for pattern, safeguard in self._policies.items():

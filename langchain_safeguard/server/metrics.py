@@ -10,6 +10,7 @@ from prometheus_client.registry import Collector
 
 from langchain_safeguard.decision import Decision
 from langchain_safeguard.guards import Guard, ModelGuard
+from langchain_safeguard.verdict_cache import VerdictCache
 
 _SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0)
 
@@ -103,14 +104,30 @@ class Metrics:
         """Count a policy reload."""
         self._reloads.labels("ok" if worked else "refused").inc()
 
-    def ready(self, guards: Sequence[Guard]) -> None:
-        """Note that the guards are loaded, and read their queues from now on."""
+    def ready(self, guards: Sequence[Guard], cache: VerdictCache) -> None:
+        """Note that the guards are loaded, and read what they count from now on."""
         self._registry.register(_Queues(guards))
+        self._registry.register(_Remembered(cache))
         self._ready.set(1)
 
     def text(self) -> bytes:
         """Return all figures in Prometheus' text format."""
         return generate_latest(self._registry)
+
+
+class _Remembered(Collector):
+    """Reads what the cache of verdicts counts."""
+
+    def __init__(self, cache: VerdictCache) -> None:
+        self._cache = cache
+
+    def collect(self) -> Iterable[Metric]:
+        for name, said in (("hits", "were known"), ("misses", "were not known")):
+            yield CounterMetricFamily(
+                f"safeguard_verdict_cache_{name}",
+                f"Verdicts that {said}.",
+                value=self._cache.stats[name],
+            )
 
 
 class _Queues(Collector):

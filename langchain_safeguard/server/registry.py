@@ -20,6 +20,7 @@ from langchain_safeguard.server.problems import ApiError, too_busy
 from langchain_safeguard.server.settings import Settings
 from langchain_safeguard.taxonomy import Category, Side
 from langchain_safeguard.threads import in_thread
+from langchain_safeguard.verdict_cache import VerdictCache
 
 _LOOK_SECONDS = 1.0
 """How often the policies' files are looked at."""
@@ -102,9 +103,12 @@ class Registry:
                 raise ConfigurationError(f"two guards are called {name!r}; name each once")
         choices: dict[str | None, Sequence[Guard]] = {None: guards}
         choices.update((guard.name, [guard]) for guard in guards)
+        # A guard that is asked alone and together with others is asked once.
+        cache = VerdictCache()
         self._bases = {
             name: Safeguard(
                 some,
+                cache=cache,
                 handlers=self._handlers,
                 audit=log_decision,
                 timeout=self._settings.limits.guard_seconds,
@@ -112,7 +116,7 @@ class Registry:
             for name, some in choices.items()
         }
         self._offer = self._offering(self._first_policies)
-        self._metrics.ready(guards)
+        self._metrics.ready(guards, cache)
         log("ready", guards=names, policies=[*self._offer.policies])
 
     def _offering(self, policies: Mapping[str, Policy]) -> Offer:

@@ -694,6 +694,22 @@ def test_a_person_decides_about_arguments_before_the_tool_runs(is_async: bool) -
     assert written == ["a bomb"]
 
 
+@ASYNC
+def test_what_a_person_released_once_is_asked_about_the_next_time(is_async: bool) -> None:
+    @tool
+    def note(text: str) -> str:
+        """Read a page."""
+        return "bomb"
+
+    safeguard = Safeguard(guard(), ESCALATE, handlers=[person])
+    built = agent([guard_tool(note, safeguard=safeguard)], checkpointer=InMemorySaver())
+    for number in ("1", "2"):
+        config = {"configurable": {"thread_id": number}}
+        assert run(built, HI, is_async, config)["__interrupt__"]
+        state = run(built, Command(resume="allow"), is_async, config)
+        assert results(state)[0].content == "bomb"
+
+
 def test_arguments_that_a_person_edits_are_json_or_the_call_is_not_made() -> None:
     def edited(text: str) -> list[str]:
         inner, written = notebook()

@@ -300,6 +300,11 @@ def test_metrics(server: ServerProcess) -> None:
     asked = [f"{SAFE} It is for tonight.", f"{UNSAFE} It is for tonight."]
     server.post("/v1/moderations", {"input": asked}, headers=AUTHORIZED)
     after = figures()
+    server.post("/v1/moderations", {"input": asked}, headers=AUTHORIZED)
+    later = figures()
+    assert later["safeguard_verdict_cache_hits_total"] == (
+        after["safeguard_verdict_cache_hits_total"] + 2
+    )
 
     def grown(sample: str) -> float:
         return after.get(sample, 0.0) - before.get(sample, 0.0)
@@ -315,6 +320,7 @@ def test_metrics(server: ServerProcess) -> None:
     # Both texts in one pass of the model.
     assert grown('safeguard_guard_batch_size_sum{guard="embedded"}') == 2
     assert grown('safeguard_guard_batch_size_count{guard="embedded"}') == 1
+    assert grown("safeguard_verdict_cache_misses_total") == 2
     assert after["safeguard_ready"] == 1
 
 

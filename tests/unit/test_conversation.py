@@ -187,3 +187,18 @@ def test_anything_else_is_read_or_is_an_error_of_ours(value: object) -> None:
         Conversation.of(value).checked("input")
     except SafeguardError as error:
         assert str(error)
+
+
+@given(st.text(), st.text(), st.integers(0, 50))
+def test_a_preamble_is_left_out_of_the_body_and_nothing_else_is(
+    preamble: str, text: str, cut: int
+) -> None:
+    turn = Turn("assistant", preamble + text, preamble=preamble)
+    conversation = Conversation((Turn("user", "hi"), turn))
+    assert conversation.checked("tool_input").body == text
+    assert conversation.replaced("tool_input", preamble + "x").checked("tool_input").body == "x"
+    # A stretch of it, or a text in its place, that does not begin so, is all body.
+    other = (preamble + text)[cut:]
+    body = conversation.replaced("tool_input", other).checked("tool_input").body
+    assert body == (other.removeprefix(preamble))
+    assert other.endswith(body)
