@@ -12,6 +12,7 @@ from langchain_core.tools import ToolException
 
 from langchain_safeguard.errors import ConfigurationError, MissingExtraError
 from langchain_safeguard.held import Held, Outcome, words_of
+from langchain_safeguard.sql_tables import make_private, make_tables
 from langchain_safeguard.taxonomy import Category
 from langchain_safeguard.verdict import Finding, Span, Verdict
 
@@ -85,7 +86,9 @@ class HeldDatabase:
         self._keep = keep.total_seconds()
         self._serializer = JsonPlusSerializer(allowed_msgpack_modules=None)
         try:
-            _METADATA.create_all(engine)
+            make_private(engine.url)
+            with engine.begin() as connection:
+                make_tables(connection, _METADATA)
         except sqlalchemy.exc.SQLAlchemyError as error:
             raise ConfigurationError(
                 "url: the database does not answer, or lets nobody make the table "

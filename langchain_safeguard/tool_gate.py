@@ -22,7 +22,7 @@ from langchain_safeguard.readable import Readable
 from langchain_safeguard.refusal import RECORD, recorded
 from langchain_safeguard.safeguard import Safeguard
 from langchain_safeguard.taxonomy import Side
-from langchain_safeguard.tool_steps import Ask, Note, Noted, Plan, Recall
+from langchain_safeguard.tool_steps import Ask, Fetch, Note, Noted, Plan, Recall
 
 OnBlock = Literal["refuse", "raise"]
 
@@ -148,6 +148,9 @@ class ToolGate:
         if not (self.output and self.safeguard.waiting.active):
             return None
         conversation = _returned(call, Readable.of(""))
+        asked = Conversation(conversation.turns[:-1])
+        if recalled := (yield Fetch(self.safeguard, asked)):
+            return Outcome(_addressed(recalled.answer, call))
         # Without an id, a call later on may be just the same.
         found = yield Recall(self._asking(call), conversation, ahead=call.id is not None)
         outcome: Outcome | None = None
@@ -180,7 +183,7 @@ class ToolGate:
         if not self.output or value.empty or self.ledger.knows("tool_output", value):
             return result
         rewriter = PartRewriter(self._asking(call), "tool_output", value)
-        conversation = _returned(call, value)
+        conversation = _returned(call, value, result)
         decision = yield Ask(rewriter.safeguard, conversation, "tool_output", Outcome(result))
         if decision.passes:
             self.ledger.add("tool_output", value)
@@ -208,7 +211,8 @@ class ToolGate:
         if not self.output or value.empty or self.ledger.knows("tool_output", value):
             return None
         keep = Outcome(failure=error)
-        decision = yield Ask(self._asking(call), _returned(call, value), "tool_output", keep)
+        conversation = _returned(call, value, error)
+        decision = yield Ask(self._asking(call), conversation, "tool_output", keep)
         if decision.passes:
             self.ledger.add("tool_output", value)
             return None
@@ -238,10 +242,18 @@ class ToolGate:
         return Replacement(value)
 
 
-def _returned(call: Call, value: Readable) -> Conversation:
+def _returned(call: Call, value: Readable, source: object = None) -> Conversation:
     """Return the conversation that ends with a result: the call it answers stands before it."""
     asked = Turn("assistant", call.header + call.readable.text)
-    return Conversation((*call.context, asked, Turn("tool", value.text, value.unchecked)))
+    told = Turn("tool", value.text, value.unchecked, source)
+    return Conversation((*call.context, asked, told))
+
+
+def _addressed(result: Any, call: Call) -> Any:
+    """Return an earlier result as that of this call: the model may have asked anew."""
+    if not isinstance(result, ToolMessage) or call.id is None:
+        return result
+    return result.model_copy(update={"tool_call_id": call.id})
 
 
 def _told(call: Call, decision: Decision, text: str, status: Literal["success", "error"]) -> Any:

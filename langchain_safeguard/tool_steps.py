@@ -41,6 +41,14 @@ class Recall:
 
 
 @dataclass(frozen=True, slots=True)
+class Fetch:
+    """Something that may be held under a ticket; the result is `Recalled`, or `None`."""
+
+    safeguard: Safeguard
+    prompt: Conversation
+
+
+@dataclass(frozen=True, slots=True)
 class Note:
     """Something that was done, and is not to be done again."""
 
@@ -57,7 +65,7 @@ class Noted:
     conversation: Conversation
 
 
-Step = Ask | Recall | Note | Noted
+Step = Ask | Recall | Fetch | Note | Noted
 Plan = Generator[Step, Any, T]
 
 
@@ -87,12 +95,14 @@ async def acarry_out(plan: Plan[T], config: RunnableConfig | None) -> T:
     return await adrive(plan, perform)
 
 
-def _remembered(step: Recall | Note | Noted, config: RunnableConfig | None) -> Any:
+def _remembered(step: Recall | Fetch | Note | Noted, config: RunnableConfig | None) -> Any:
     options: Any = {"side": "tool_output", "config": config}
     waiting = step.safeguard.waiting
     match step:
         case Recall(_, conversation, ahead):
             return waiting.recall(conversation, ahead=ahead, **options)
+        case Fetch(safeguard, prompt):
+            return safeguard.recall(prompt, **options)
         case Note(_, conversation, outcome):
             return waiting.note(conversation, keep=outcome, **options)
         case Noted(_, conversation):

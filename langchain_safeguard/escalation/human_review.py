@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from langchain_core.runnables import RunnableConfig
 from langchain_core.runnables.config import ensure_config
 
-from langchain_safeguard.conversation import Conversation
+from langchain_safeguard.conversation import Conversation, Turn
 from langchain_safeguard.errors import ConfigurationError, ReviewSetupError, UnknownTicketError
 from langchain_safeguard.escalation.base import Escalation, Resolution
 from langchain_safeguard.policy import Action
@@ -104,7 +104,7 @@ class HumanReview:
         """
         config = ensure_config()
         for ticket in self._tickets(config):
-            if ticket.decision_id == escalation.decision.decision_id:
+            if _is_about(ticket, escalation):
                 return self._resolution(ticket)
         place = config.get("configurable") or {}
         if _SCRATCHPAD in place and place.get(_CHECKPOINTER):
@@ -139,8 +139,7 @@ class HumanReview:
             ReviewError: The queue cannot be used.
         """
         for ticket in self._tickets(config):
-            turns, asked = ticket.conversation.turns, len(prompt.turns)
-            if ticket.side == side and len(turns) > asked and turns[:asked] == prompt.turns:
+            if ticket.side == side and _asked(ticket) == prompt.turns:
                 if ticket.answer is None:
                     raise ReviewSetupError(
                         f"the answer held under ticket {ticket.id} cannot be made again as it was; "
@@ -203,6 +202,18 @@ class HumanReview:
             "review_configs": [{"action_name": name, "allowed_decisions": [*self.allowed]}],
             "safeguard": decision.summary(),
         }
+
+
+def _is_about(ticket: Ticket, escalation: Escalation) -> bool:
+    """Tell whether a ticket is for this very text; the id of a decision is a short digest."""
+    same = ticket.decision_id == escalation.decision.decision_id
+    return same and ticket.conversation == escalation.conversation
+
+
+def _asked(ticket: Ticket) -> tuple[Turn, ...]:
+    """Return the turns that led to a held answer, which may be several messages."""
+    said = len((ticket.answer or {}).get("messages", ())) or 1
+    return ticket.conversation.turns[:-said]
 
 
 def _read(reply: Any, allowed: Sequence[Verb], escalation: Escalation) -> Resolution | str:

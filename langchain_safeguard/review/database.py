@@ -9,6 +9,7 @@ from typing import Any
 
 from langchain_safeguard.errors import ConfigurationError, MissingExtraError, ReviewError
 from langchain_safeguard.review.tables import METADATA
+from langchain_safeguard.sql_tables import make_private, make_tables
 
 try:
     from sqlalchemy import Connection, create_engine, event
@@ -40,8 +41,9 @@ class Database:
         parsed = _url(url)
         self.shown = parsed.render_as_string(hide_password=True)
         self._engine = _engine(parsed, timeout)
+        make_private(parsed)
         with self.connected() as connection:
-            METADATA.create_all(connection)
+            make_tables(connection, METADATA)
         if parsed.get_backend_name() == "sqlite":
             # From now on a file that is gone is an error; it is not made anew, and empty.
             self._engine = _engine(parsed.update_query_dict({"mode": "rw"}), timeout)
@@ -98,7 +100,10 @@ def _engine(url: URL, timeout: float) -> Any:
     if url.get_backend_name() == "postgresql":
         try:
             return create_engine(
-                url, pool_pre_ping=True, connect_args={"connect_timeout": max(2, round(timeout))}
+                url,
+                pool_pre_ping=True,
+                hide_parameters=True,
+                connect_args={"connect_timeout": max(2, round(timeout))},
             )
         except ModuleNotFoundError as error:
             raise MissingExtraError("psycopg", "postgresql") from error
@@ -106,7 +111,9 @@ def _engine(url: URL, timeout: float) -> Any:
         url = url.set(database=f"file:{Path(url.database).absolute()}")
     url = url.update_query_dict({"uri": "true"})
     # A connection that is kept would go on writing into a file that was deleted.
-    engine = create_engine(url, poolclass=NullPool, connect_args={"timeout": timeout})
+    engine = create_engine(
+        url, poolclass=NullPool, hide_parameters=True, connect_args={"timeout": timeout}
+    )
 
     @event.listens_for(engine, "connect")
     def settings(connection: Any, _record: Any) -> None:

@@ -17,7 +17,8 @@ def row_of_ticket(ticket: Ticket) -> dict[str, Any]:
     asked = ticket.conversation.turns[:-1]
     before = [turn.text for turn in asked if turn.role == "user"]
     return {
-        "text": ticket.text,
+        # Without what a tool says of itself, as classifiers judge it.
+        "text": ticket.conversation.checked(ticket.side).body,
         "unsafe": int(unsafe),
         "side": ticket.side,
         "prompt": before[-1] if before and ticket.side != "input" else None,

@@ -83,7 +83,8 @@ def row_of(ticket: Ticket) -> dict[str, Any]:
         "created": ticket.created,
         "side": ticket.side,
         "turns": [
-            [turn.role, turn.text, list(turn.unchecked)] for turn in ticket.conversation.turns
+            [turn.role, turn.text, list(turn.unchecked), turn.preamble]
+            for turn in ticket.conversation.turns
         ],
         "decision_id": ticket.decision_id,
         "categories": list(ticket.categories),
@@ -98,7 +99,10 @@ def row_of(ticket: Ticket) -> dict[str, Any]:
 
 def ticket_of(row: RowMapping) -> Ticket:
     """Return a row as a ticket."""
-    turns = (Turn(role, text, tuple(unchecked)) for role, text, unchecked in row["turns"])
+    turns = (
+        Turn(role, text, tuple(unchecked), preamble=preamble)
+        for role, text, unchecked, preamble in row["turns"]
+    )
     return Ticket(
         id=row["id"],
         created=row["created"],

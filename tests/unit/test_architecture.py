@@ -16,7 +16,7 @@ ROOT = Path(langchain_safeguard.__file__).parent
 
 FLOORS = [
     {"errors", "plans", "tables", "threads"},
-    {"taxonomy"},
+    {"taxonomy", "sql_tables"},
     {"conversation", "verdict", "holdback", "embedded", "hushed", "readable"},
     {"engines", "rewriters", "stage", "calling", "held", "graph_task", "verdict_cache"},
     {"policy", "policy_file", "held_database"},
