@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
 from langchain_safeguard.errors import ConfigurationError
@@ -61,6 +62,10 @@ def add_to(commands: Any) -> None:
         decided.add_argument("--reviewer", metavar="NAME", help="who decides")
         decided.add_argument("--note", metavar="TEXT", help="a note for other reviewers")
     action("export", _export, "print decided tickets as rows that 'evaluate' reads", ticket=False)
+    purged = action("purge", _purge, "delete tickets that were decided long ago", ticket=False)
+    purged.add_argument(
+        "--days", type=float, required=True, metavar="N", help="how long ago at least"
+    )
 
 
 def _queue(arguments: argparse.Namespace) -> ReviewQueue:
@@ -137,6 +142,16 @@ def _export(arguments: argparse.Namespace) -> int:
 
     for ticket in _queue(arguments).decided():
         print(json.dumps(row_of_ticket(ticket)))
+    return 0
+
+
+def _purge(arguments: argparse.Namespace) -> int:
+    try:
+        older_than = timedelta(days=arguments.days)
+    except (OverflowError, ValueError):
+        raise ConfigurationError(f"--days {arguments.days}; allowed: days from 0 on") from None
+    deleted = _queue(arguments).purge(older_than)
+    print(f"{deleted} {'ticket' if deleted == 1 else 'tickets'} deleted")
     return 0
 
 

@@ -48,9 +48,11 @@ class HumanReview:
 
     Anywhere else the text becomes a ticket of the queue. It is blocked so long, and the refusal
     names the ticket, as `Decision.ticket` does. When somebody has decided, the same call with
-    `config=with_ticket(ticket)` gives what was decided: the model is not asked again.
+    `config=with_ticket(ticket)` gives what was decided: neither is the model asked again, nor
+    does a tool run again.
 
-    What a person approves, edits or answers is not judged again.
+    What a person approves, edits or answers is not judged again. The arguments of a tool are edited
+    as a JSON object; anything else blocks the call.
 
     Args:
         queue: Where texts are held outside of such a graph.

@@ -159,7 +159,8 @@ class ReviewQueue:
             id: The ticket.
             verb: `approve` lets the text pass. `edit` puts `text` in its place; nobody judges that
                 again. `reject` blocks it. `respond` blocks it, and `text` is the answer.
-            text: What to edit it to, or to respond; for `reject`: what the user is told.
+            text: What to edit it to, or to respond; for `reject`: what the user is told. Arguments
+                of a tool are edited as a JSON object.
             reviewer: Who decides.
             note: A note for other reviewers.
 
@@ -239,8 +240,13 @@ class ReviewQueue:
         """Delete what was decided longer ago than this; return how many.
 
         Raises:
+            ConfigurationError: It is no time.
             ReviewError: They cannot be deleted.
         """
+        if not isinstance(older_than, timedelta) or older_than < timedelta():
+            raise ConfigurationError(
+                f"older_than={older_than!r}; allowed: a timedelta of 0 or more"
+            )
         with self._database.connected() as connection:
             limit = datetime.now(UTC) - older_than
             old = (TICKETS.c.status != "open") & (TICKETS.c.decided_at < limit)

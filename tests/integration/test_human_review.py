@@ -16,6 +16,7 @@ from langchain_core.messages import AIMessage, AIMessageChunk, HumanMessage
 from langchain_core.output_parsers import StrOutputParser
 from langchain_core.prompts import ChatPromptTemplate
 from langchain_core.runnables import Runnable, RunnableLambda
+from langchain_core.tools import tool
 from langgraph.checkpoint.memory import InMemorySaver
 from langgraph.checkpoint.sqlite import SqliteSaver
 from langgraph.graph import START, StateGraph
@@ -26,12 +27,14 @@ import langchain_safeguard
 from langchain_safeguard import (
     ConfigurationError,
     ContentBlockedError,
+    Conversation,
     HumanReview,
     InputGuard,
     OutputGuard,
     ReviewQueue,
     Safeguard,
     guard_model,
+    guard_tool,
     guarded,
     with_ticket,
 )
@@ -195,6 +198,78 @@ def test_what_cannot_be_made_again_is_not_guessed(queue: ReviewQueue) -> None:
         chain.invoke("hello", config=with_ticket(id))
 
 
+@pytest.mark.parametrize("id", ["call_1", None], ids=["asked by a model", "asked by code"])
+@pytest.mark.parametrize("way", ["sync", "async"])
+def test_a_tool_whose_result_is_held_does_not_run_again(
+    queue: ReviewQueue, way: str, id: str | None
+) -> None:
+    runs: list[str] = []
+
+    @tool
+    def fetch(page: str) -> dict[str, Any]:
+        """Fetch a page."""
+        runs.append(page)
+        return {"page": page, "text": f"hate, take {len(runs)}"}
+
+    guarded_fetch = guard_tool(fetch, safeguard=reviewed(queue))
+
+    def run(config: Any = None, id: str | None = id) -> str:
+        asked: Any = {"page": "I hate it"}
+        if id is not None:
+            asked = {"type": "tool_call", "id": id, "name": "fetch", "args": asked}
+        if way == "sync":
+            said = guarded_fetch.invoke(asked, config)
+        else:
+            said = asyncio.run(guarded_fetch.ainvoke(asked, config))
+        assert id is None or said.tool_call_id == id
+        return str(said.content if id is not None else said)
+
+    def decided(said: str) -> Any:
+        [ticket] = queue.list()
+        assert said.endswith(f"{HELD}{ticket.id}")
+        queue.decide(ticket.id, "approve")
+        return with_ticket(ticket.id)
+
+    arguments = decided(run())
+    assert runs == []
+    result = decided(run(arguments))
+    assert runs == ["I hate it"]
+    assert "hate, take 1" in run(result)
+    if id is not None:
+        # The same call of a model that was asked anew.
+        assert "hate, take 1" in run(result, "call_2")
+    assert runs == ["I hate it"]
+
+
+def test_an_edit_of_a_tools_arguments_is_a_json_object(queue: ReviewQueue) -> None:
+    runs: list[str] = []
+
+    @tool
+    def send(text: str) -> str:
+        """Send a text."""
+        runs.append(text)
+        return "sent"
+
+    guarded_send = guard_tool(send, safeguard=reviewed(queue))
+    for edited, done in (("no object", []), ('{"text": "I like you"}', ["I like you"])):
+        guarded_send.invoke({"text": "I hate you"})
+        [ticket] = queue.list()
+        queue.decide(ticket.id, "edit", edited)
+        guarded_send.invoke({"text": "I hate you"}, with_ticket(ticket.id))
+        assert runs == done
+
+
+def test_an_answer_is_for_the_whole_conversation_that_led_to_it(queue: ReviewQueue) -> None:
+    model = StreamingChatModel(script=ANSWER)
+    guarded_model = guard_model(model, safeguard=reviewed(queue))
+    guarded_model.invoke([("user", "hi"), ("assistant", "hello"), ("user", "and mondays?")])
+    [ticket] = queue.list()
+    queue.decide(ticket.id, "approve")
+    beginning = guarded_model.invoke("hi", config=with_ticket(ticket.id))
+    assert model.tally.calls == 2
+    ticket_in(queue, beginning)
+
+
 class TestTickets:
     def test_a_check_alone(self, queue: ReviewQueue) -> None:
         records: list[Any] = []
@@ -214,6 +289,15 @@ class TestTickets:
         other = safeguard.check("I hate them", config=with_ticket(held.ticket))
         assert other.blocked
         assert other.ticket not in (None, held.ticket)
+
+    def test_a_ticket_is_for_a_text_and_not_for_the_digest_of_one(self, queue: ReviewQueue) -> None:
+        decision = Safeguard(WordGuard(), POLICY).check("I hate you")
+        # As if somebody had found a harmless text with the same digest.
+        twin = queue.add(Conversation.of("hate is a word"), decision)
+        queue.decide(twin.id, "approve")
+        found = reviewed(queue).check("I hate you", config=with_ticket(twin.id))
+        assert found.blocked
+        assert found.ticket not in (None, twin.id)
 
     @pytest.mark.parametrize("way", ["check", "acheck", "batch", "abatch"])
     def test_every_way_of_checking(self, queue: ReviewQueue, way: str) -> None:

@@ -129,6 +129,22 @@ class TestTickets:
             winners = [each for each in pool.map(decide_it, range(8)) if each is not None]
         assert winners == [queue.get(id).reviewer]
 
+    def test_many_open_a_new_one_at_once(self, url: str) -> None:
+        # Workers of a server do, when it starts for the first time.
+        begin = threading.Barrier(8)
+
+        def opened(_: int) -> str:
+            begin.wait()
+            return ReviewQueue(url).add(*held()).id
+
+        with ThreadPoolExecutor(8) as pool:
+            ids = {*pool.map(opened, range(8))}
+        assert {ticket.id for ticket in ReviewQueue(url).list()} == ids
+
+    def test_a_file_is_its_owners(self, tmp_path: Path) -> None:
+        ReviewQueue(tmp_path / "new.db").add(*held())
+        assert {file.stat().st_mode & 0o777 for file in tmp_path.iterdir()} == {0o600}
+
     def test_they_are_listed_in_order(self, queue: ReviewQueue) -> None:
         ids = [queue.add(*held(f"hate {n}")).id for n in range(7)]
         queue.decide(ids[2], "reject")
@@ -145,6 +161,9 @@ class TestTickets:
         assert queue.purge(timedelta(days=1)) == 0
         assert queue.purge(timedelta(0)) == 1
         assert [t.id for t in queue.list(None)] == ids[1:]
+        for wrong in (5, timedelta(days=-1)):
+            with pytest.raises(ConfigurationError, match="older_than"):
+                queue.purge(wrong)  # type: ignore[arg-type]
 
     @pytest.mark.parametrize("way", ["sync", "async"])
     def test_waiting(self, queue: ReviewQueue, way: str) -> None:
@@ -318,6 +337,9 @@ class TestCommand:
             (["list", "--queue", ""], 2, "is empty"),
             (["list", "--queue", "mysql://x/y"], 2, "allowed: sqlite"),
             (["edit", "x"], 2, "required: text"),
+            (["purge"], 2, "required: --days"),
+            (["purge", "--days", "nan"], 2, "--days nan"),
+            (["purge", "--days", "-1"], 2, "allowed: a timedelta of 0 or more"),
             ([], 2, "required: ACTION"),
         ],
     )
@@ -325,6 +347,13 @@ class TestCommand:
         got, out, err = cli(*arguments)
         assert (got, out) == (code, "")
         assert said in err
+
+    def test_purge(self, queue: ReviewQueue, cli: Any) -> None:
+        decided, _ = queue.add(*held()).id, queue.add(*held())
+        queue.decide(decided, "reject")
+        assert cli("purge", "--days", "1")[:2] == (0, "0 tickets deleted\n")
+        assert cli("purge", "--days", "0")[:2] == (0, "1 ticket deleted\n")
+        assert len(queue.list(None)) == 1
 
     def test_a_second_decision_fails(self, queue: ReviewQueue, cli: Any) -> None:
         id = queue.add(*held()).id
