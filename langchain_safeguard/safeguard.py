@@ -20,7 +20,7 @@ from langchain_safeguard.calling import seconds_or_none
 from langchain_safeguard.conversation import Conversation
 from langchain_safeguard.decision import Decision, decide
 from langchain_safeguard.errors import ConfigurationError
-from langchain_safeguard.escalation.base import Handler, Recalls
+from langchain_safeguard.escalation.base import Handler, recalled
 from langchain_safeguard.flow import Apply, Flow, Judge, Record, decision_flow
 from langchain_safeguard.guard_caller import GuardCaller
 from langchain_safeguard.guards.base import Guard
@@ -243,9 +243,7 @@ class Safeguard:
         """
         if config is None or not tickets_of(config):
             return None
-        handlers: list[object] = [*self.handlers.values()]
-        holders = [each for each in handlers if isinstance(each, Recalls)]
-        return next(filter(None, (each.recall(prompt, side, config) for each in holders)), None)
+        return recalled(self.handlers.values(), prompt, side, config)
 
     async def arecall(
         self, prompt: Conversation, *, side: Side = "output", config: RunnableConfig | None = None

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
 
@@ -10,7 +10,12 @@ from langchain_core.runnables import Runnable, RunnableConfig
 
 from langchain_safeguard.conversation import Conversation
 from langchain_safeguard.decision import Decision
-from langchain_safeguard.errors import ConfigurationError, EscalationError
+from langchain_safeguard.errors import (
+    ConfigurationError,
+    EscalationError,
+    ReviewSetupError,
+    UnknownTicketError,
+)
 from langchain_safeguard.policy import Action
 from langchain_safeguard.review.ticket import Recalled
 from langchain_safeguard.taxonomy import Side
@@ -72,7 +77,34 @@ class Recalls(Protocol):
     """A handler that holds answers for a person, and gives them back unchanged."""
 
     def recall(self, prompt: Conversation, side: Side, config: RunnableConfig) -> Recalled | None:
-        """Return the answer to this prompt that is held, if the config hands in its ticket."""
+        """Return the answer to this prompt that is held, if the config hands in its ticket.
+
+        Raises:
+            UnknownTicketError: It has none of the tickets.
+        """
+
+
+def recalled(
+    handlers: Iterable[object], prompt: Conversation, side: Side, config: RunnableConfig
+) -> Recalled | None:
+    """Return the answer to a prompt that one of the handlers holds; see `Recalls`.
+
+    Raises:
+        ReviewSetupError: None of them has the tickets that are handed in.
+    """
+    holders = [each for each in handlers if isinstance(each, Recalls)]
+    unknown: list[UnknownTicketError] = []
+    for holder in holders:
+        try:
+            found = holder.recall(prompt, side, config)
+        except UnknownTicketError as error:
+            unknown.append(error)
+            continue
+        if found is not None:
+            return found
+    if unknown and len(unknown) == len(holders):
+        raise ReviewSetupError(str(unknown[-1]))
+    return None
 
 
 Answer = Resolution | str | None

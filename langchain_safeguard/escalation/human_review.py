@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 from langchain_core.runnables import RunnableConfig
@@ -105,7 +106,11 @@ class HumanReview:
             ReviewError: The queue cannot be used.
         """
         config = ensure_config()
-        for ticket in self._tickets(config):
+        try:
+            tickets = self._tickets(config)
+        except UnknownTicketError as error:
+            raise ReviewSetupError(str(error)) from None
+        for ticket in tickets:
             if _is_about(ticket, escalation):
                 return self._resolution(ticket)
         place = config.get("configurable") or {}
@@ -137,7 +142,8 @@ class HumanReview:
         """Return the answer to this very prompt that was held under a ticket that is handed in.
 
         Raises:
-            ReviewSetupError: There is no such ticket, or its answer cannot be made again.
+            UnknownTicketError: The queue has none of these tickets.
+            ReviewSetupError: The answer cannot be made again.
             ReviewError: The queue cannot be used.
         """
         for ticket in self._tickets(config):
@@ -150,22 +156,28 @@ class HumanReview:
                 return Recalled(unpacked(ticket.answer))
         return None
 
-    def _tickets(self, config: RunnableConfig) -> Iterator[Ticket]:
-        """Look up the tickets that are handed in, and those that they remember."""
-        left, seen = [*tickets_of(config)], set[str]()
-        if left and self.queue is None:
-            raise ReviewSetupError("a ticket was handed in, but HumanReview has no queue")
-        while left:
-            id = left.pop(0)
-            if id in seen or self.queue is None:
-                continue
-            seen.add(id)
-            try:
-                ticket = self.queue.get(id)
-            except UnknownTicketError as error:
-                raise ReviewSetupError(str(error)) from None
-            left += ticket.earlier
-            yield ticket
+    def _tickets(self, config: RunnableConfig) -> list[Ticket]:
+        """Look up the tickets that are handed in, and those that they remember.
+
+        Some may be of another queue, or deleted meanwhile.
+
+        Raises:
+            UnknownTicketError: The queue has none of them.
+        """
+        handed, found = tickets_of(config), dict[str, Ticket]()
+        left = [*handed]
+        while left and self.queue is not None:
+            with suppress(UnknownTicketError):
+                ticket = self.queue.get(left.pop(0))
+                found[ticket.id] = ticket
+                left += [each for each in ticket.earlier if each not in found]
+        if handed and not found:
+            raise UnknownTicketError(
+                "a ticket was handed in, but HumanReview has no queue"
+                if self.queue is None
+                else f"the review queue has no ticket {', '.join(repr(t[:64]) for t in handed)}"
+            )
+        return [*found.values()]
 
     def _resolution(self, ticket: Ticket) -> Resolution:
         match ticket.status:

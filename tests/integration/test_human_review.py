@@ -8,6 +8,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
+from datetime import timedelta
 from pathlib import Path
 from typing import Annotated, Any, TypedDict
 
@@ -320,6 +321,43 @@ class TestTickets:
         with pytest.raises(ContentBlockedError, match="held for review as ticket") as caught:
             model.invoke("hi")
         assert caught.value.decision.ticket == queue.list()[0].id
+
+    @pytest.mark.parametrize("first", [0, 1])
+    def test_two_queues_know_their_own_tickets(self, tmp_path: Path, first: int) -> None:
+        queues = [ReviewQueue(tmp_path / f"{name}.db") for name in ("legal", "safety")]
+        rules = [
+            {"categories": category, "action": "escalate", "escalate_to": [handler]}
+            for category, handler in (("hate", "safety"), ("fraud", "legal"))
+        ]
+        names = ("legal", "safety") if first == 0 else ("safety", "legal")
+        by_name = dict(zip(("legal", "safety"), queues, strict=True))
+        safeguard = Safeguard(
+            WordGuard({"hate": "hate", "trick": "fraud"}),
+            {"rules": rules},
+            handlers={name: HumanReview(by_name[name]) for name in names},
+        )
+        model = StreamingChatModel(script=ANSWER)
+        guarded_model = guard_model(model, safeguard=safeguard)
+        guarded_model.invoke("a trick?")
+        [question] = by_name["legal"].list()
+        by_name["legal"].decide(question.id, "approve")
+        guarded_model.invoke("a trick?", config=with_ticket(question.id))
+        [answer] = by_name["safety"].list()
+        by_name["safety"].decide(answer.id, "approve")
+        both = with_ticket(question.id, answer.id)
+        assert guarded_model.invoke("a trick?", config=both).text == ANSWER
+        assert model.tally.calls == 1
+
+    def test_a_ticket_outlives_those_it_remembers(self, queue: ReviewQueue) -> None:
+        safeguard = reviewed(queue)
+        first = safeguard.check("I hate you", config=None).ticket
+        assert first is not None
+        queue.decide(first, "reject")
+        second = safeguard.check("I hate them", config=with_ticket(first)).ticket
+        assert second is not None
+        queue.purge(timedelta(0))
+        queue.decide(second, "approve")
+        assert safeguard.check("I hate them", config=with_ticket(second)).passes
 
     @pytest.mark.parametrize("ticket", ["nobody", 5, ["a", 5]])
     def test_a_ticket_nobody_knows(self, queue: ReviewQueue, ticket: Any) -> None:
