@@ -102,15 +102,11 @@ class HumanReview:
         """Ask, or hold the text, or tell what was decided about it.
 
         Raises:
-            ReviewSetupError: Nobody can be asked as things are set up, or there is no such ticket.
+            ReviewSetupError: Nobody can be asked as things are set up.
             ReviewError: The queue cannot be used.
         """
         config = ensure_config()
-        try:
-            tickets = self._tickets(config)
-        except UnknownTicketError as error:
-            raise ReviewSetupError(str(error)) from None
-        for ticket in tickets:
+        for ticket in self._tickets(config):
             if _is_about(ticket, escalation):
                 return self._resolution(ticket)
         place = config.get("configurable") or {}
@@ -146,7 +142,14 @@ class HumanReview:
             ReviewSetupError: The answer cannot be made again.
             ReviewError: The queue cannot be used.
         """
-        for ticket in self._tickets(config):
+        tickets, handed = self._tickets(config), tickets_of(config)
+        if handed and not tickets:
+            raise UnknownTicketError(
+                "a ticket was handed in, but HumanReview has no queue"
+                if self.queue is None
+                else f"the review queue has no ticket {', '.join(repr(t[:64]) for t in handed)}"
+            )
+        for ticket in tickets:
             if ticket.side == side and _asked(ticket) == prompt.turns:
                 if ticket.answer is None:
                     raise ReviewSetupError(
@@ -159,24 +162,14 @@ class HumanReview:
     def _tickets(self, config: RunnableConfig) -> list[Ticket]:
         """Look up the tickets that are handed in, and those that they remember.
 
-        Some may be of another queue, or deleted meanwhile.
-
-        Raises:
-            UnknownTicketError: The queue has none of them.
+        Some may be of another queue, or deleted meanwhile: what they were for is asked anew.
         """
-        handed, found = tickets_of(config), dict[str, Ticket]()
-        left = [*handed]
+        left, found = [*tickets_of(config)], dict[str, Ticket]()
         while left and self.queue is not None:
             with suppress(UnknownTicketError):
                 ticket = self.queue.get(left.pop(0))
                 found[ticket.id] = ticket
                 left += [each for each in ticket.earlier if each not in found]
-        if handed and not found:
-            raise UnknownTicketError(
-                "a ticket was handed in, but HumanReview has no queue"
-                if self.queue is None
-                else f"the review queue has no ticket {', '.join(repr(t[:64]) for t in handed)}"
-            )
         return [*found.values()]
 
     def _resolution(self, ticket: Ticket) -> Resolution:

@@ -247,8 +247,12 @@ class ReviewQueue:
             raise ConfigurationError(
                 f"older_than={older_than!r}; allowed: a timedelta of 0 or more"
             )
-        with self._database.connected() as connection:
+        try:
             limit = datetime.now(UTC) - older_than
+        except OverflowError:
+            # Before the year 1.
+            return 0
+        with self._database.connected() as connection:
             old = (TICKETS.c.status != "open") & (TICKETS.c.decided_at < limit)
             return int(connection.execute(delete(TICKETS).where(old)).rowcount)
 

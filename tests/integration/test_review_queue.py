@@ -351,6 +351,7 @@ class TestCommand:
     def test_purge(self, queue: ReviewQueue, cli: Any) -> None:
         decided, _ = queue.add(*held()).id, queue.add(*held())
         queue.decide(decided, "reject")
+        assert cli("purge", "--days", "9999999")[:2] == (0, "0 tickets deleted\n")
         assert cli("purge", "--days", "1")[:2] == (0, "0 tickets deleted\n")
         assert cli("purge", "--days", "0")[:2] == (0, "1 ticket deleted\n")
         assert len(queue.list(None)) == 1
