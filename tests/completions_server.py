@@ -3,7 +3,8 @@
 It serves causal models, and `word`, which has no weights: it finds a prompt unsafe if it knows a
 word in it. What it is able to do depends on the address: `/selects/v1` speaks as vLLM does,
 `/top/v1` lists likely tokens by their ids only, `/plain/v1` takes nothing but what OpenAI has and
-lists five tokens by their texts, `/silent/v1` lists none.
+lists five tokens by their texts, `/content/v1` lists them as llama.cpp does, `/silent/v1` lists
+none.
 
 Run as a program: `python -m tests.completions_server '{"models": {"planted": "folder"}}'`.
 """
@@ -28,7 +29,7 @@ from tokenizers import Tokenizer
 from tests.servers import ServerProcess
 
 _OF_OPENAI = {"model", "prompt", "max_tokens", "temperature", "logprobs", "stop"}
-_MOST = {"selects": 20, "top": 20, "plain": 5, "silent": 0}
+_MOST = {"selects": 20, "top": 20, "plain": 5, "content": 100, "silent": 0}
 
 Scorer = Callable[[Sequence[int]], list[float]]
 
@@ -166,6 +167,12 @@ class Completions:
         found: dict[str, Any] = {"text": text, "finish_reason": reason, "logprobs": None}
         if _MOST[dialect] and body.get("logprobs"):
             found["logprobs"] = {"top_logprobs": listed}
+        if dialect == "content":
+            steps = [
+                {"top_logprobs": [{"id": int(name[9:]), "logprob": step[name]} for name in step]}
+                for step in listed
+            ]
+            found["logprobs"] = {"content": steps}
         if dialect == "selects" and body.get("return_token_ids"):
             found |= {"token_ids": written, "prompt_token_ids": [*ids]}
         return found
@@ -176,7 +183,9 @@ class Completions:
         wanted = body.get("logprob_token_ids") if dialect == "selects" else None
         best = sorted(range(len(scores)), key=scores.__getitem__, reverse=True)
         shown = {best[0], *wanted} if wanted else best[: body.get("logprobs") or 0]
-        by_id = dialect != "plain" and body.get("return_tokens_as_token_ids")
+        by_id = dialect == "content" or (
+            dialect != "plain" and body.get("return_tokens_as_token_ids")
+        )
         return {f"token_id:{id_}" if by_id else model.text([id_]): scores[id_] for id_ in shown}
 
 

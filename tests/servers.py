@@ -33,6 +33,11 @@ def wait_until(condition: Callable[[], Any], what: str) -> Any:
     raise TimeoutError(f"never: {what}")
 
 
+def interruptible() -> None:
+    """Let a new process hear Ctrl-C: what a shell runs in the background does not."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
 class ServerProcess:
     """A server, started by a command that takes a free port and logs which.
 
@@ -49,6 +54,7 @@ class ServerProcess:
             env={**os.environ, "PYTHONPATH": str(ROOT), **environment},
             text=True,
             cwd=ROOT,
+            preexec_fn=interruptible,
         )
         self.lines: list[str] = []
         self._reader = threading.Thread(target=self._read, daemon=True)

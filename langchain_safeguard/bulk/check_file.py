@@ -152,6 +152,8 @@ def _rows_file(path: Path, out: Path, columns: Sequence[str]) -> RowsFile:
             f"{path}: unknown extension; allowed: {', '.join(_SUFFIXES)}, all but the last also "
             "with .gz"
         )
+    if not path.is_file():
+        raise ConfigurationError(f"{path}: there is no such file")
     if out.suffix != suffix:
         raise ConfigurationError(f"{out}: what is read from {path} is written to a {suffix} file")
     if path.resolve() == out.resolve():

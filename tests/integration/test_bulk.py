@@ -305,6 +305,14 @@ BROKEN = {
 }
 
 
+@pytest.mark.parametrize("name", ["no.jsonl", "no.csv", "no.parquet", "."])
+def test_a_file_that_is_not_there(tmp_path: Path, name: str) -> None:
+    suffix = Path(name).suffix or ".jsonl"
+    with pytest.raises(ConfigurationError, match=r"no such file|unknown extension"):
+        check_file(tmp_path / name, tmp_path / f"out{suffix}", guard=WordGuard())
+    assert [*tmp_path.iterdir()] == []
+
+
 @pytest.mark.parametrize("name", BROKEN)
 def test_what_is_wrong_with_a_file_is_said(tmp_path: Path, name: str) -> None:
     file, data, message = BROKEN[name]

@@ -18,6 +18,7 @@ import pytest
 
 import langchain_safeguard
 from langchain_safeguard.cli import main
+from tests.servers import interruptible
 
 ROOT = Path(langchain_safeguard.__file__).parent.parent
 COMMAND = [sys.executable, "-m", "langchain_safeguard.cli"]
@@ -357,6 +358,7 @@ def test_interrupt_is_quiet() -> None:
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         env=environment(),
+        preexec_fn=interruptible,
     ) as process:
         time.sleep(6)  # until it waits for the end of standard input, which never comes
         process.send_signal(signal.SIGINT)

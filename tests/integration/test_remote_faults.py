@@ -117,7 +117,7 @@ def many(count: int) -> list[str]:
 
 
 @pytest.mark.parametrize("call", ["sync", "async"])
-@pytest.mark.parametrize("dialect", ["selects", "top", "plain"])
+@pytest.mark.parametrize("dialect", ["selects", "top", "plain", "content"])
 def test_the_word_is_found(
     folder: Path, servers: list[CompletionsServer], dialect: str, call: str
 ) -> None:

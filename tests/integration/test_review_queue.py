@@ -10,10 +10,12 @@ import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -51,11 +53,21 @@ def held(words: str = "I hate you", *, prompt: str | None = None) -> tuple[Conve
     return asked, decision
 
 
+@contextmanager
+def postgresql_server() -> Iterator[Any]:
+    """Start a server; not in pytest's folder, which a user other than root may not always enter."""
+    with tempfile.TemporaryDirectory(prefix="safeguard", ignore_cleanup_errors=True) as folder:
+        server = pgserver.get_server(Path(folder) / "data", cleanup_mode="delete")
+        try:
+            yield server
+        finally:
+            server.cleanup()
+
+
 @pytest.fixture(scope="module")
-def postgresql(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    server = pgserver.get_server(tmp_path_factory.mktemp("postgresql"), cleanup_mode="delete")
-    yield server.get_uri()
-    server.cleanup()
+def postgresql() -> Iterator[str]:
+    with postgresql_server() as server:
+        yield server.get_uri()
 
 
 @pytest.fixture(params=["sqlite", "postgresql"])
@@ -232,13 +244,12 @@ class TestDatabase:
 
     def test_a_database_that_goes_away(self, tmp_path: Path) -> None:
         folder = tmp_path / "data"
-        server = pgserver.get_server(tmp_path / "pg", cleanup_mode="delete")
         folder.mkdir()
         files = ReviewQueue(folder / "reviews.db")
-        tables = ReviewQueue(server.get_uri().replace("postgres:@", "postgres:hush@"))
-        ids = [queue.add(*held()).id for queue in (files, tables)]
+        with postgresql_server() as server:
+            tables = ReviewQueue(server.get_uri().replace("postgres:@", "postgres:hush@"))
+            ids = [queue.add(*held()).id for queue in (files, tables)]
         shutil.rmtree(folder)
-        server.cleanup()
         for queue, id in zip((files, tables), ids, strict=True):
             for use in (
                 lambda queue=queue: queue.add(*held(HOSTILE)),

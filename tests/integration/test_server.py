@@ -295,21 +295,25 @@ def test_metrics(server: ServerProcess) -> None:
         pairs = (line.rpartition(" ") for line in lines if not line.startswith("#"))
         return {name: float(value) for name, _, value in pairs}
 
+    requests = 'safeguard_requests_total{endpoint="/v1/moderations",method="POST",status="200"}'
+
+    def posted(texts: list[str]) -> dict[str, float]:
+        """Post, and return the figures once this is counted: that is after the answer is out."""
+        counted = figures().get(requests, 0.0) + 1
+        server.post("/v1/moderations", {"input": texts}, headers=AUTHORIZED)
+        wait_until(lambda: figures().get(requests) == counted, "the request is counted")
+        return figures()
+
     before = figures()
     # Texts that are new to it: a verdict that is known is not asked for again.
     asked = [f"{SAFE} It is for tonight.", f"{UNSAFE} It is for tonight."]
-    server.post("/v1/moderations", {"input": asked}, headers=AUTHORIZED)
-    after = figures()
-    server.post("/v1/moderations", {"input": asked}, headers=AUTHORIZED)
-    later = figures()
-    assert later["safeguard_verdict_cache_hits_total"] == (
-        after["safeguard_verdict_cache_hits_total"] + 2
-    )
+    after, later = posted(asked), posted(asked)
+    hits = "safeguard_verdict_cache_hits_total"
+    assert later[hits] == after[hits] + 2
 
     def grown(sample: str) -> float:
         return after.get(sample, 0.0) - before.get(sample, 0.0)
 
-    requests = 'safeguard_requests_total{endpoint="/v1/moderations",method="POST",status="200"}'
     assert grown(requests) == 1
     assert grown('safeguard_request_seconds_count{endpoint="/v1/moderations"}') == 1
     assert grown('safeguard_decisions_total{action="allow",side="input"}') == 1

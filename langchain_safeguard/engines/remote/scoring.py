@@ -93,7 +93,11 @@ class Scoring:
         [found] = await self._complete(replica, asked, [ids])
         given = written(found)
         if isinstance(given, str):
-            given = self._tokenizer.after(self._tokenizer.decode(ids), given) or []
+            # Behind a line break, as some tokenizers put a space in front of a beginning.
+            tokens = self._tokenizer.after("\n", given) if given else []
+            if tokens is None:
+                raise Trouble(GuardOutputError("the vocabulary has no tokens for what was written"))
+            given = tokens
         taken: list[int] = []
         for token in given:
             if not self._answering.goes_on(writing, taken, token):

@@ -13,14 +13,15 @@ from langchain_safeguard.evaluation.agent_attacks.agent import run_case
 from langchain_safeguard.evaluation.agent_attacks.case_file import BUILTIN, read_cases, sampled
 from langchain_safeguard.evaluation.agent_attacks.cases import Case
 from langchain_safeguard.evaluation.agent_attacks.defenses import DEFENSES, middleware_of
-from langchain_safeguard.evaluation.agent_attacks.remembering import Remembering
 from langchain_safeguard.evaluation.agent_attacks.report import AgentReport, CaseResult
 from langchain_safeguard.evaluation.progress import progress_bar
 from langchain_safeguard.guards.base import Guard
 from langchain_safeguard.loading import load_guard
 from langchain_safeguard.policy import Action, Policy, probability
 from langchain_safeguard.safeguard import Safeguard
+from langchain_safeguard.verdict_cache import VerdictCache
 
+_KEPT = 100_000
 LIMIT = 400
 """How many attacked cases are run, unless told otherwise."""
 
@@ -70,14 +71,16 @@ def evaluate_agents(
     for threshold in thresholds:
         probability("thresholds", threshold)
     chosen = sampled(read_cases(cases), limit, seed)
-    judge = Remembering(load_guard(guard))
+    judge = load_guard(guard)
+    # The same texts come back under every defense and threshold.
+    cache = VerdictCache(_KEPT)
     base = policy_of(policy, [judge], {})
     setups = _setups([name for name in DEFENSES if name in defenses], base, thresholds)
     results: dict[str, tuple[CaseResult, ...]] = {}
     with progress_bar(len(chosen) * len(setups), "case", shown=progress) as bar:
         for label, (defense, setting) in setups.items():
             bar.set_description_str(label)
-            watched = _Watched(judge, setting, timeout_s)
+            watched = _Watched(judge, setting, timeout_s, cache)
             found = []
             for case in chosen:
                 found.append(watched.result(defense, case))
@@ -103,9 +106,13 @@ def _setups(
 class _Watched:
     """A guarded agent, and what the guard did about each case."""
 
-    def __init__(self, guard: Guard, policy: Policy, timeout_s: float | None) -> None:
+    def __init__(
+        self, guard: Guard, policy: Policy, timeout_s: float | None, cache: VerdictCache
+    ) -> None:
         self._records: list[Mapping[str, Any]] = []
-        self._safeguard = Safeguard(guard, policy, audit=self._records.append, timeout=timeout_s)
+        self._safeguard = Safeguard(
+            guard, policy, audit=self._records.append, timeout=timeout_s, cache=cache
+        )
 
     def result(self, defense: str, case: Case) -> CaseResult:
         """Run the agent through a case."""
