@@ -132,6 +132,8 @@ class Recalled:
 def with_ticket(*tickets: str, config: RunnableConfig | None = None) -> RunnableConfig:
     """Return a config that hands tickets in, to fetch what was decided about a held text.
 
+    A ticket for another text changes nothing: this one is held under a ticket of its own.
+
     Args:
         tickets: The ids. A ticket for an answer remembers those of its run, so it is enough.
         config: A config to add them to.

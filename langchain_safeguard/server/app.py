@@ -14,7 +14,7 @@ from prometheus_client import CONTENT_TYPE_LATEST
 
 import langchain_safeguard
 from langchain_safeguard.decision import Decision
-from langchain_safeguard.errors import ConfigurationError, ReviewSetupError
+from langchain_safeguard.errors import ConfigurationError, ReviewError, ReviewSetupError
 from langchain_safeguard.escalation.base import Handler
 from langchain_safeguard.review.ticket import with_ticket
 from langchain_safeguard.server import examples, guard_api, openai_api
@@ -131,6 +131,9 @@ def _checks(registry: Registry, settings: Settings, metrics: Metrics) -> APIRout
         name = body.policy or next(iter(registry.offer.policies))
         config = None if body.ticket is None else with_ticket(body.ticket)
         try:
+            with contextlib.suppress(ReviewError):
+                # A ticket that no queue has is a mistake; a queue that is away blocks below.
+                await safeguard.arecall(conversation, side=body.side, config=config)
             decision = await safeguard.acheck(conversation, side=body.side, config=config)
         except ReviewSetupError:
             raise ApiError(
