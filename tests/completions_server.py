@@ -273,6 +273,10 @@ _SPOILED: Mapping[str, Callable[[dict[str, Any]], None]] = {
     "left out": lambda found: _each(found, lambda step: step.pop(max(step)) and None),
     "cut off": lambda found: found["usage"].update(prompt_tokens=7),
     "no choices": lambda found: found.update(choices=[]),
+    "long numbers": lambda found: _each(
+        found, lambda step: step.update(dict.fromkeys(step, 10**400))
+    ),
+    "no index": lambda found: found["choices"][0].update(index=[0]),
     "swapped": lambda found: found["choices"][0].update(index=5),
 }
 SPOILED = (*_SPOILED, "garbage", "truncated")

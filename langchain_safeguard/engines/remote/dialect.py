@@ -91,14 +91,15 @@ def completions(found: Any, prompts: Sequence[Tokens]) -> list[dict[str, Any]]:
     given = found.get("choices")
     if not isinstance(given, list) or not all(isinstance(each, dict) for each in given):
         raise GuardOutputError("the server's answer has no completions")
-    by_place = {each.get("index", 0): each for each in given}
-    if len(given) != len(prompts) or {*by_place} != {*range(len(prompts))}:
+    # As texts: whatever else is there instead of a number can be told from one.
+    by_place = {repr(each.get("index", 0)): each for each in given}
+    if len(given) != len(prompts) or {*by_place} != {*map(repr, range(len(prompts)))}:
         raise GuardOutputError(f"{len(prompts)} prompts got {len(given)} completions")
     read, sent = tokens_read(found), sum(map(len, prompts))
     if read is not None and read != sent:
         # Cut off, or read with another vocabulary.
         raise GuardOutputError(f"the server read {read} tokens of a prompt of {sent}")
-    return [by_place[place] for place in range(len(prompts))]
+    return [by_place[repr(place)] for place in range(len(prompts))]
 
 
 def tokens_read(found: Any) -> int | None:
@@ -147,11 +148,14 @@ def listed(completion: dict[str, Any]) -> list[tuple[int | str, float]]:
         elif isinstance(first, dict):
             ids = [_id(key) for key in first]
             found = [*zip(first if None in ids else ids, first.values(), strict=True)]
-    if not found or not all(
-        isinstance(key, int | str) and type(value) in (int, float) for key, value in found
-    ):
+    if not found or not all(isinstance(key, int | str) and _number(value) for key, value in found):
         raise GuardOutputError("the server's answer has no log-probabilities")
     return found
+
+
+def _number(value: object) -> bool:
+    # Arithmetic with whole numbers of hundreds of digits raises errors of its own.
+    return type(value) is float or (type(value) is int and abs(value) < 1 << 32)
 
 
 def _id(named: object) -> int | None:

@@ -229,4 +229,7 @@ class Pool:
             return GuardConnectionError(f"{replica.url} answers HTTP {refusal.status}")
         except (GuardLoadError, GuardOutputError) as error:
             return error
+        except Exception as error:
+            # Whatever a server answers, its health is checked again.
+            return GuardOutputError(f"{replica.url} cannot be checked: {type(error).__name__}")
         return None

@@ -35,6 +35,12 @@ async def probe(replica: Replica, tokenizer: PromptTokenizer, model: str) -> Dia
         GuardLoadError: It does not run that model, runs one with another vocabulary, or gives no
             log-probabilities.
     """
+    found = await _search(replica, tokenizer, model)
+    # One that was not quite up yet can do more than it seemed to, and is not asked again later.
+    return found if found.selects else await _search(replica, tokenizer, model)
+
+
+async def _search(replica: Replica, tokenizer: PromptTokenizer, model: str) -> Dialect:
     room = await _room(replica, model)
     ids = tokenizer.encode((Piece(_SAMPLE),))
     refusal: Refusal | None = None
@@ -79,7 +85,8 @@ async def _room(replica: Replica, model: str) -> int | None:
     except Refusal:
         # Not every server has such a list; a wrong name shows when it is asked.
         return None
-    models = [each for each in found.get("data") or () if isinstance(each, dict)]
+    data = found.get("data")
+    models = [each for each in data if isinstance(each, dict)] if isinstance(data, list) else []
     for each in models:
         if each.get("id") == model:
             room = each.get("max_model_len")
