@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from functools import lru_cache
 
 from langchain_safeguard.engines.answers import Stage, plan
-from langchain_safeguard.engines.base import Completion, Prompt, Reading, Writing
+from langchain_safeguard.engines.base import Completion, Engine, Prompt, Reading, Writing
 from langchain_safeguard.engines.tokens import PromptTokenizer
 
 POSITIONS = 4096
@@ -138,3 +138,37 @@ def _wanted(writing: Writing, readings: Mapping[str, Mapping[str, float]]) -> bo
     name, label = writing.only_if
     found = readings[name]
     return max(found, key=lambda each: found[each]) == label
+
+
+class PromptEngine(Engine[Prompt, Completion]):
+    """What engines for prompts have in common, wherever their model runs: they tokenise here.
+
+    Args:
+        tokenizer: The model's tokenizer.
+        limit: The most tokens a prompt may have.
+        name: What its thread is called.
+    """
+
+    def __init__(self, tokenizer: PromptTokenizer, *, limit: int, name: str) -> None:
+        """Store."""
+        super().__init__()
+        self.name = name
+        self.limit = limit
+        self._tokenizer = tokenizer
+        self._answering = Answering(tokenizer)
+
+    def measure(self, question: Prompt) -> int:
+        """Return how many tokens a prompt has."""
+        return len(self._tokenizer.encode(question.pieces))
+
+    def offsets(self, text: str) -> list[tuple[int, int]]:
+        """Return the characters of each token of a text."""
+        return self._tokenizer.offsets(text)
+
+    def require(self, question: Prompt) -> None:
+        """Make sure that the model can give the answer of a prompt.
+
+        Raises:
+            GuardLoadError: Its vocabulary has no tokens for it.
+        """
+        self._answering.stage(self._answering.begin(question))

@@ -6,16 +6,16 @@ from collections.abc import Sequence
 
 import torch
 
-from langchain_safeguard.engines.answering import Answering, Progress
+from langchain_safeguard.engines.answering import Progress, PromptEngine
 from langchain_safeguard.engines.answers import Fork
-from langchain_safeguard.engines.base import Completion, Engine, Prompt, Writing
+from langchain_safeguard.engines.base import Completion, Prompt, Writing
 from langchain_safeguard.engines.next_token import Context, NextToken
 from langchain_safeguard.engines.tokens import PromptTokenizer
 from langchain_safeguard.engines.tree_next_token import TreeNextToken
 from langchain_safeguard.errors import GuardOutputError
 
 
-class CausalEngine(Engine[Prompt, Completion]):
+class CausalEngine(PromptEngine):
     """An engine around a causal language model.
 
     Args:
@@ -37,29 +37,9 @@ class CausalEngine(Engine[Prompt, Completion]):
         batch: int = 8,
     ) -> None:
         """Store."""
-        super().__init__()
-        self.name = name
-        self.limit = limit
+        super().__init__(tokenizer, limit=limit, name=name)
         self.batch = batch
         self.next_token = next_token
-        self._tokenizer = tokenizer
-        self._answering = Answering(tokenizer)
-
-    def measure(self, question: Prompt) -> int:
-        """Return how many tokens a prompt has."""
-        return len(self._tokenizer.encode(question.pieces))
-
-    def offsets(self, text: str) -> list[tuple[int, int]]:
-        """Return the characters of each token of a text."""
-        return self._tokenizer.offsets(text)
-
-    def require(self, question: Prompt) -> None:
-        """Make sure that the model can give the answer of a prompt.
-
-        Raises:
-            GuardLoadError: Its vocabulary has no tokens for it.
-        """
-        self._answering.stage(self._answering.begin(question))
 
     def counts(self) -> dict[str, int]:
         """Return how many tokens it was asked, and how many it had to compute for that."""

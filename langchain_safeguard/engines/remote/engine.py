@@ -10,8 +10,8 @@ from concurrent.futures import Future
 
 import httpx
 
-from langchain_safeguard.engines.answering import ROOM, Answering, Progress
-from langchain_safeguard.engines.base import Completion, Engine, Prompt
+from langchain_safeguard.engines.answering import ROOM, Progress, PromptEngine
+from langchain_safeguard.engines.base import Completion, Prompt
 from langchain_safeguard.engines.remote.dialect import Dialect
 from langchain_safeguard.engines.remote.pool import Pool
 from langchain_safeguard.engines.remote.probing import probe
@@ -25,7 +25,7 @@ _KEPT_ALIVE = 2.0
 """The seconds an idle connection is kept: less than servers keep it, which is 5 in uvicorn."""
 
 
-class RemoteEngine(Engine[Prompt, Completion]):
+class RemoteEngine(PromptEngine):
     """An engine around servers that speak OpenAI's completions protocol.
 
     All that is asked runs in one background event loop; the servers make the batches. A stage of an
@@ -46,12 +46,8 @@ class RemoteEngine(Engine[Prompt, Completion]):
         self, servers: Servers, tokenizer: PromptTokenizer, *, limit: int, name: str
     ) -> None:
         """Find out what the servers can do."""
-        super().__init__()
-        self.name = name
-        self.limit = limit
+        super().__init__(tokenizer, limit=limit, name=name)
         self._servers = servers
-        self._tokenizer = tokenizer
-        self._answering = Answering(tokenizer)
         self._scoring = Scoring(self._answering, servers.model)
         self._lock = threading.Lock()
         self._process: int | None = None
@@ -72,22 +68,6 @@ class RemoteEngine(Engine[Prompt, Completion]):
     def counts(self) -> dict[str, int]:
         """Return how many questions were asked so far, and with how many requests."""
         return {"checks": self._asked, "passes": self._scoring.requests}
-
-    def measure(self, question: Prompt) -> int:
-        """Return how many tokens a prompt has."""
-        return len(self._tokenizer.encode(question.pieces))
-
-    def offsets(self, text: str) -> list[tuple[int, int]]:
-        """Return the characters of each token of a text."""
-        return self._tokenizer.offsets(text)
-
-    def require(self, question: Prompt) -> None:
-        """Make sure that the model can give the answer of a prompt.
-
-        Raises:
-            GuardLoadError: Its vocabulary has no tokens for it.
-        """
-        self._answering.stage(self._answering.begin(question))
 
     def run(self, questions: Sequence[Prompt]) -> list[Completion]:
         """Answer several questions at the same time."""
