@@ -12,6 +12,7 @@ from langchain_core.runnables.config import ensure_config
 from pydantic import ConfigDict, PrivateAttr
 
 from langchain_safeguard.document_work import DocumentWork, OnBlock
+from langchain_safeguard.either import check_either
 from langchain_safeguard.errors import (
     ConfigurationError,
     UnreadableInputError,
@@ -72,10 +73,7 @@ class DocumentGuard(RunnableSerializable[Any, list[Document]], BaseDocumentTrans
         name: str | None = None,
     ) -> None:
         """Check the values and load the guard."""
-        if safeguard is not None and (guard is not None or policy is not None):
-            raise ConfigurationError("give either 'safeguard' or 'guard' and 'policy', not both")
-        if safeguard is not None and not isinstance(safeguard, Safeguard):
-            raise ConfigurationError(f"safeguard={safeguard!r}; allowed: a Safeguard")
+        check_either(safeguard, guard, policy)
         if on_block not in _ON_BLOCK:
             raise ConfigurationError.unknown("on_block", on_block, _ON_BLOCK)
         if isinstance(fields, str) or not all(isinstance(field, str) for field in fields):

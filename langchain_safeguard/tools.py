@@ -16,6 +16,7 @@ from langchain_core.tools import tool as tool_from
 from pydantic import Field
 
 from langchain_safeguard.conversation import Turn
+from langchain_safeguard.either import check_either
 from langchain_safeguard.errors import ConfigurationError
 from langchain_safeguard.graph_task import is_control_flow
 from langchain_safeguard.guards import Guard
@@ -294,10 +295,7 @@ def tool_gate(
     Raises:
         ConfigurationError: A value is wrong; the message names it and what is allowed.
     """
-    if safeguard is not None and (guard is not None or policy is not None):
-        raise ConfigurationError("give either 'safeguard' or 'guard' and 'policy', not both")
-    if safeguard is not None and not isinstance(safeguard, Safeguard):
-        raise ConfigurationError(f"safeguard={safeguard!r}; allowed: a Safeguard")
+    check_either(safeguard, guard, policy)
     for option, value in (("input", input), ("output", output)):
         if not isinstance(value, bool):
             raise ConfigurationError.unknown(option, value, (True, False))

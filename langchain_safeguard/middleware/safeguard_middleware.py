@@ -22,6 +22,7 @@ from langchain_core.runnables.config import ensure_config
 
 from langchain_safeguard.conversation import Conversation
 from langchain_safeguard.decision import Decision
+from langchain_safeguard.either import check_either
 from langchain_safeguard.errors import ConfigurationError, ContentBlockedError
 from langchain_safeguard.guarded_stream import OnBlock
 from langchain_safeguard.guards import Guard
@@ -121,10 +122,7 @@ class SafeguardMiddleware(AgentMiddleware[SafeguardState, Any, Any]):
     ) -> None:
         """Check the values and load the guard."""
         super().__init__()
-        if safeguard is not None and (guard is not None or policy is not None):
-            raise ConfigurationError("give either 'safeguard' or 'guard' and 'policy', not both")
-        if safeguard is not None and not isinstance(safeguard, Safeguard):
-            raise ConfigurationError(f"safeguard={safeguard!r}; allowed: a Safeguard")
+        check_either(safeguard, guard, policy)
         flags = {"input": input, "output": output, "quarantine": quarantine}
         for option, value in flags.items():
             if not isinstance(value, bool):

@@ -36,7 +36,7 @@ FLOORS = [
     {"waiting"},
     {"flow", "training"},
     {"safeguard"},
-    {"refusal", "parallel", "excision", "tool_steps", "answer_forms"},
+    {"either", "refusal", "parallel", "excision", "tool_steps", "answer_forms"},
     {"guarded_stream", "llm_run", "tool_gate", "document_work"},
     {"guarded_call", "wrapped_model", "tools", "documents"},
     {"chat_model", "guarded_retriever"},
