@@ -6,18 +6,18 @@ import json
 import time
 from dataclasses import asdict
 from datetime import timedelta
+from pathlib import Path
 from typing import Any
 
 from langchain_core.tools import ToolException
 
+from langchain_safeguard.database import Database
 from langchain_safeguard.errors import ConfigurationError, MissingExtraError
 from langchain_safeguard.held import Held, Outcome, words_of
-from langchain_safeguard.sql_tables import make_private, make_tables
 from langchain_safeguard.taxonomy import Category
 from langchain_safeguard.verdict import Finding, Span, Verdict
 
 try:
-    import sqlalchemy
     from sqlalchemy import Column, Float, LargeBinary, MetaData, String, Table
 except ModuleNotFoundError as missing:
     raise MissingExtraError("sqlalchemy", "review") from missing
@@ -49,51 +49,34 @@ class HeldDatabase:
     The database holds unsafe text, readable for whoever may read it.
 
     Args:
-        url: An SQLAlchemy URL, such as `sqlite:///held.db` or `postgresql+psycopg://host/name`. The
-            table `safeguard_held` is made if it is not there.
+        url: The path of an SQLite file, or the URL of a database, such as
+            `"postgresql://user@host/name"` (extra `[postgresql]`). The table `safeguard_held` is
+            made if it is not there; a `ReviewQueue` may use the same database.
         keep: How long something is kept after it was decided about, in case the run fails and
             begins the step anew. What waits is never deleted.
+        timeout: The seconds to wait for the database: to connect, or for others to finish writing.
 
     Raises:
-        ConfigurationError: The URL cannot be used, or `keep` is no time.
-        MissingExtraError: SQLAlchemy or LangGraph is not installed.
+        ConfigurationError: A value is wrong.
+        MissingExtraError: A package is missing.
+        ReviewError: The database cannot be reached.
 
     Example:
         ```python
-        held = HeldDatabase("sqlite:///held.db")
+        held = HeldDatabase("held.db")
         safeguard = Safeguard(policy="policy.yaml", handlers=[ask_a_person], held=held)
         ```
     """
 
-    def __init__(self, url: str, *, keep: timedelta = timedelta(days=1)) -> None:
+    def __init__(
+        self, url: str | Path, *, keep: timedelta = timedelta(days=1), timeout: float = 10.0
+    ) -> None:
         """Connect, and make the table if it is not there."""
         if not isinstance(keep, timedelta) or keep < timedelta():
             raise ConfigurationError(f"keep={keep!r}; allowed: a timedelta of 0 or more")
-        if not isinstance(url, str):
-            raise ConfigurationError(f"url: a {type(url).__name__}; allowed: an SQLAlchemy URL")
-        try:
-            # Without that, errors repeat what was to be written.
-            engine = sqlalchemy.create_engine(url, pool_pre_ping=True, hide_parameters=True)
-        except (sqlalchemy.exc.ArgumentError, ModuleNotFoundError) as error:
-            # A URL may hold a password, and SQLAlchemy's error repeats it.
-            raise ConfigurationError(
-                f"url: no database can be reached by it ({type(error).__name__}); allowed: an "
-                "SQLAlchemy URL whose driver is installed, such as 'sqlite:///held.db'"
-            ) from None
-        if engine.dialect.name == "sqlite" and engine.url.database in (None, "", ":memory:"):
-            raise ConfigurationError("url: a database in memory; HeldResults() is one already")
-        self._engine = engine
+        self._database = Database(url, _METADATA, name="database of what is held", timeout=timeout)
         self._keep = keep.total_seconds()
         self._serializer = JsonPlusSerializer(allowed_msgpack_modules=None)
-        try:
-            make_private(engine.url)
-            with engine.begin() as connection:
-                make_tables(connection, _METADATA)
-        except sqlalchemy.exc.SQLAlchemyError as error:
-            raise ConfigurationError(
-                "url: the database does not answer, or lets nobody make the table "
-                f"{_HELD.name!r} ({type(error).__name__})"
-            ) from error
 
     def hold(self, key: str, held: Held) -> None:
         """Keep something under a key.
@@ -104,26 +87,26 @@ class HeldDatabase:
         form, content = self._written(held)
         now = time.time()
         row = {"key": key, "held_at": now, "form": form, "content": content}
-        with self._engine.begin() as connection:
+        with self._database.connected() as connection:
             old = _HELD.c.settled_at < now - self._keep
             connection.execute(_HELD.delete().where(old | (_HELD.c.key == key)))
             connection.execute(_HELD.insert().values(row))
 
     def get(self, key: str) -> Held | None:
         """Return what is kept under a key, or `None` if it is gone."""
-        with self._engine.connect() as connection:
+        with self._database.connected() as connection:
             found = connection.execute(_HELD.select().where(_HELD.c.key == key)).one_or_none()
         return None if found is None else self._read(found.form, found.content)
 
     def settle(self, key: str) -> None:
         """Note that it is decided about."""
         waits = (_HELD.c.key == key) & _HELD.c.settled_at.is_(None)
-        with self._engine.begin() as connection:
+        with self._database.connected() as connection:
             connection.execute(_HELD.update().where(waits).values(settled_at=time.time()))
 
     def close(self) -> None:
         """Close the connections."""
-        self._engine.dispose()
+        self._database.close()
 
     def _written(self, held: Held) -> tuple[str, bytes]:
         value = held.value

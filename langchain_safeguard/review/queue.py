@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from langchain_safeguard.conversation import Conversation
+from langchain_safeguard.database import Database
 from langchain_safeguard.decision import Decision
 from langchain_safeguard.errors import (
     ConfigurationError,
@@ -19,8 +20,7 @@ from langchain_safeguard.errors import (
     TicketDecidedError,
     UnknownTicketError,
 )
-from langchain_safeguard.review.database import Database
-from langchain_safeguard.review.tables import TICKETS, row_of, ticket_of
+from langchain_safeguard.review.tables import METADATA, TICKETS, row_of, ticket_of
 from langchain_safeguard.review.ticket import (
     STATUS_OF,
     STATUSES,
@@ -64,9 +64,10 @@ class ReviewQueue:
 
     def __init__(self, url: str | Path | None = None, *, timeout: float = 10.0) -> None:
         """Open the database, and make its table if it has none."""
-        if isinstance(timeout, bool) or not isinstance(timeout, int | float) or not timeout > 0:
-            raise ConfigurationError(f"timeout={timeout!r}; allowed: seconds above 0")
-        self._database = Database(url, timeout)
+        if url is None:
+            url = Path.home() / ".langchain-safeguard" / "reviews.db"
+            url.parent.mkdir(mode=0o700, exist_ok=True)
+        self._database = Database(url, METADATA, name="review queue", timeout=timeout)
         self.url = self._database.shown
 
     def add(

@@ -859,8 +859,8 @@ def test_many_threads_at_once_do_not_mix() -> None:
 
 
 @pytest.fixture
-def database(tmp_path: Path) -> Iterator[HeldDatabase]:
-    store = HeldDatabase(f"sqlite:///{tmp_path / 'held.db'}")
+def database(database_url: str) -> Iterator[HeldDatabase]:
+    store = HeldDatabase(database_url)
     yield store
     store.close()
 
@@ -921,7 +921,7 @@ def test_what_would_not_come_back_the_same_is_not_kept(database: Any, value: Any
 
 
 def test_what_is_decided_about_is_deleted_later(tmp_path: Path) -> None:
-    store = HeldDatabase(f"sqlite:///{tmp_path / 'held.db'}", keep=timedelta(0))
+    store = HeldDatabase(tmp_path / "held.db", keep=timedelta(0))
     for key in "ab":
         store.hold(key, Held(()))
     store.settle("a")
@@ -934,12 +934,11 @@ def test_what_is_decided_about_is_deleted_later(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"url": 7}, "url: a int"),
-        ({"url": "held.db"}, "allowed: an SQLAlchemy URL"),
-        ({"url": "nothing://user:pa55@host"}, "allowed: an SQLAlchemy URL"),
-        ({"url": "sqlite:////no/such/folder/held.db"}, "does not answer"),
-        ({"url": "sqlite://"}, "HeldResults"),
-        ({"url": "sqlite:///:memory:"}, "HeldResults"),
+        ({"url": 7}, "cannot be read"),
+        ({"url": "nothing://user:pa55@host"}, "allowed: sqlite, postgresql"),
+        ({"url": "sqlite:////no/such/folder/held.db"}, "there is no"),
+        ({"url": "sqlite://"}, "in memory"),
+        ({"url": "sqlite:///:memory:"}, "in memory"),
         ({"url": "sqlite:///x.db", "keep": 5}, "keep=5"),
         ({"url": "sqlite:///x.db", "keep": timedelta(-1)}, "keep="),
     ],
@@ -978,7 +977,7 @@ from tests.integration.test_held import logged, people, three_steps, thread
 
 folder, *answers = sys.argv[1:]
 model = StreamingChatModel(script=three_steps(f"{folder}/calls"))
-safeguard = people(held=HeldDatabase(f"sqlite:///{folder}/held.db"))
+safeguard = people(held=HeldDatabase(f"{folder}/held.db"))
 around = [SafeguardMiddleware(safeguard=safeguard), ToolGuardMiddleware(safeguard=safeguard)]
 saver = SqliteSaver(sqlite3.connect(f"{folder}/threads.db", check_same_thread=False))
 agent = create_agent(model, [logged(f"{folder}/ran")], middleware=around, checkpointer=saver)
@@ -1043,7 +1042,7 @@ def test_what_waits_is_not_in_the_checkpoints(tmp_path: Path) -> None:
 def test_a_database_that_goes_away_lets_nothing_pass(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    held = HeldDatabase(f"sqlite:///{tmp_path / 'held.db'}")
+    held = HeldDatabase(tmp_path / "held.db")
     note, written = notebook()
     around = [ToolGuardMiddleware(safeguard=people(held=held), input=False)]
     built = agent(calling("hate"), [note], around=around)

@@ -56,6 +56,13 @@ def servers(shared: list[CompletionsServer]) -> Iterator[list[CompletionsServer]
         each.misbehave(None)
 
 
+@pytest.fixture
+def counting(folder: Path) -> Iterator[list[CompletionsServer]]:
+    """Return servers that nobody else asks: engines of other tests go on with checks of theirs."""
+    with start(folder) as one, start(folder) as other:
+        yield [one, other]
+
+
 @pytest.fixture(autouse=True)
 def _no_proxies(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("NO_PROXY", "127.0.0.1")
@@ -159,9 +166,9 @@ def test_a_server_that_hangs_costs_no_more_than_the_deadline(
 
 
 def test_a_server_that_is_busy_is_left_alone_for_as_long_as_it_asks(
-    folder: Path, servers: list[CompletionsServer]
+    folder: Path, counting: list[CompletionsServer]
 ) -> None:
-    one, other = servers
+    one, other = counting
     alone, both = guard_of(folder, one), guard_of(folder, one, other)
     one.misbehave("status", status=429, headers={"Retry_After": "60"})
     before = first = one.seen()["completions"]
@@ -194,17 +201,17 @@ def test_a_server_that_fails_is_asked_nothing_until_it_is_well(
 
 
 def test_what_a_server_refuses_is_not_asked_again_and_its_words_are_not_shown(
-    folder: Path, servers: list[CompletionsServer]
+    folder: Path, counting: list[CompletionsServer]
 ) -> None:
-    one, other = servers
+    one, other = counting
     both = guard_of(folder, one, other)
-    for each in servers:
+    for each in counting:
         # With the request as its body.
         each.misbehave("status", status=400)
-    before = sum(each.seen()["completions"] for each in servers)
+    before = sum(each.seen()["completions"] for each in counting)
     with pytest.raises(GuardError, match=r"refuses a prompt of \d+ tokens \(HTTP 400\)") as raised:
         ask(both, FINE)
-    assert sum(each.seen()["completions"] for each in servers) == before + 1
+    assert sum(each.seen()["completions"] for each in counting) == before + 1
     assert "horse" not in repr(raised.value)
 
 

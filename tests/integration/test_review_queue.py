@@ -10,22 +10,18 @@ import signal
 import socket
 import subprocess
 import sys
-import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
 import httpx
-import pgserver
 import pytest
 import uvicorn
 from fastapi import FastAPI
-from sqlalchemy import create_engine, text
 
 import langchain_safeguard
 from langchain_safeguard import ConfigurationError, Conversation, ReviewQueue
@@ -39,6 +35,7 @@ from langchain_safeguard.errors import (
 )
 from langchain_safeguard.policy import Policy
 from langchain_safeguard.review.api import review_router
+from tests.databases import postgresql_server
 from tests.word_guard import WordGuard
 
 ROOT = Path(langchain_safeguard.__file__).parent.parent
@@ -53,33 +50,9 @@ def held(words: str = "I hate you", *, prompt: str | None = None) -> tuple[Conve
     return asked, decision
 
 
-@contextmanager
-def postgresql_server() -> Iterator[Any]:
-    """Start a server; not in pytest's folder, which a user other than root may not always enter."""
-    with tempfile.TemporaryDirectory(prefix="safeguard", ignore_cleanup_errors=True) as folder:
-        server = pgserver.get_server(Path(folder) / "data", cleanup_mode="delete")
-        try:
-            yield server
-        finally:
-            server.cleanup()
-
-
-@pytest.fixture(scope="module")
-def postgresql() -> Iterator[str]:
-    with postgresql_server() as server:
-        yield server.get_uri()
-
-
-@pytest.fixture(params=["sqlite", "postgresql"])
-def url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
-    if request.param == "sqlite":
-        return str(tmp_path / "reviews.db")
-    address: str = request.getfixturevalue("postgresql")
-    engine = create_engine(address.replace("postgresql:", "postgresql+psycopg:", 1))
-    with engine.begin() as connection:
-        connection.execute(text("DROP TABLE IF EXISTS safeguard_tickets"))
-    engine.dispose()
-    return address
+@pytest.fixture
+def url(database_url: str) -> str:
+    return database_url
 
 
 @pytest.fixture

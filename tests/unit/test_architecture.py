@@ -16,7 +16,7 @@ ROOT = Path(langchain_safeguard.__file__).parent
 
 FLOORS = [
     {"errors", "plans", "tables", "threads"},
-    {"taxonomy", "sql_tables"},
+    {"taxonomy", "database"},
     {"conversation", "verdict", "holdback", "embedded", "hushed", "readable"},
     {
         "engines",
