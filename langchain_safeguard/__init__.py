@@ -8,10 +8,12 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from langchain_safeguard.audit import AuditSink, JsonLinesSink
-    from langchain_safeguard.chat_model import GuardedChatModel, guard_model
+    from langchain_safeguard.caching.redis_verdicts import RedisVerdicts
+    from langchain_safeguard.caching.verdict_cache import VerdictCache
+    from langchain_safeguard.chat_models import GuardedChatModel, guard_model
     from langchain_safeguard.conversation import Conversation, Turn
     from langchain_safeguard.decision import Decision
-    from langchain_safeguard.documents import DocumentGuard
+    from langchain_safeguard.documents import DocumentGuard, GuardedRetriever, guard_retriever
     from langchain_safeguard.errors import (
         ConfigurationError,
         ContentBlockedError,
@@ -34,10 +36,9 @@ if TYPE_CHECKING:
         Webhook,
         verify_signature,
     )
-    from langchain_safeguard.guarded_retriever import GuardedRetriever, guard_retriever
     from langchain_safeguard.guards import Guard, SequenceClassifier, WordVerdict
-    from langchain_safeguard.held import HeldResults
-    from langchain_safeguard.held_database import HeldDatabase
+    from langchain_safeguard.holding.held import HeldResults
+    from langchain_safeguard.holding.held_database import HeldDatabase
     from langchain_safeguard.loading import list_guards, load_guard
     from langchain_safeguard.policy import Action, Policy, Rule
     from langchain_safeguard.review.queue import ReviewQueue
@@ -48,14 +49,15 @@ if TYPE_CHECKING:
     from langchain_safeguard.taxonomy import Category, Side
     from langchain_safeguard.tools import GuardedTool, guard_tool
     from langchain_safeguard.verdict import Finding, Verdict
-    from langchain_safeguard.verdict_cache import VerdictCache
 
 _HOME = {
     "audit": ("AuditSink", "JsonLinesSink"),
-    "chat_model": ("GuardedChatModel", "guard_model"),
+    "caching.redis_verdicts": ("RedisVerdicts",),
+    "caching.verdict_cache": ("VerdictCache",),
+    "chat_models": ("GuardedChatModel", "guard_model"),
     "conversation": ("Conversation", "Turn"),
     "decision": ("Decision",),
-    "documents": ("DocumentGuard",),
+    "documents": ("DocumentGuard", "GuardedRetriever", "guard_retriever"),
     "errors": (
         "ConfigurationError",
         "ContentBlockedError",
@@ -78,10 +80,9 @@ _HOME = {
         "Webhook",
         "verify_signature",
     ),
-    "guarded_retriever": ("GuardedRetriever", "guard_retriever"),
     "guards": ("Guard", "SequenceClassifier", "WordVerdict"),
-    "held": ("HeldResults",),
-    "held_database": ("HeldDatabase",),
+    "holding.held": ("HeldResults",),
+    "holding.held_database": ("HeldDatabase",),
     "loading": ("list_guards", "load_guard"),
     "policy": ("Action", "Policy", "Rule"),
     "review.queue": ("ReviewQueue",),
@@ -92,7 +93,6 @@ _HOME = {
     "taxonomy": ("Category", "Side"),
     "tools": ("GuardedTool", "guard_tool"),
     "verdict": ("Finding", "Verdict"),
-    "verdict_cache": ("VerdictCache",),
 }
 _MODULE_OF = {name: module for module, names in _HOME.items() for name in names}
 
@@ -127,6 +127,7 @@ __all__ = [
     "Policy",
     "PolicyError",
     "Redact",
+    "RedisVerdicts",
     "Replace",
     "Resolution",
     "ReviewQueue",

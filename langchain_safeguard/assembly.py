@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING, Any
 
 from langchain_core.runnables import Runnable
 
+from langchain_safeguard.caching.verdict_cache import VerdictCache
 from langchain_safeguard.errors import ConfigurationError
 from langchain_safeguard.guards.base import Guard
 from langchain_safeguard.loading import load_guard
 from langchain_safeguard.policy import Policy
 from langchain_safeguard.taxonomy import Category
-from langchain_safeguard.verdict_cache import VerdictCache
 
 if TYPE_CHECKING:
     from langchain_safeguard.escalation.base import Handler

@@ -21,6 +21,7 @@ from tenacity import (
     wait_random_exponential,
 )
 
+from langchain_safeguard.caching.verdict_cache import VerdictCache
 from langchain_safeguard.calling import seconds_or_none
 from langchain_safeguard.conversation import Conversation
 from langchain_safeguard.errors import ConfigurationError, GuardOutputError, GuardTimeoutError
@@ -28,7 +29,6 @@ from langchain_safeguard.guards.base import Guard
 from langchain_safeguard.plans import adrive, drive
 from langchain_safeguard.taxonomy import Side
 from langchain_safeguard.verdict import Verdict
-from langchain_safeguard.verdict_cache import VerdictCache
 
 logger = logging.getLogger(__name__)
 

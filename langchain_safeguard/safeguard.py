@@ -16,6 +16,7 @@ from langchain_core.runnables import RunnableConfig
 
 from langchain_safeguard.assembly import cache_of, guards_of, handlers_of, policy_of
 from langchain_safeguard.audit import AuditSink, audit_record, log_record
+from langchain_safeguard.caching.verdict_cache import VerdictCache
 from langchain_safeguard.calling import seconds_or_none
 from langchain_safeguard.conversation import Conversation
 from langchain_safeguard.decision import Decision, decide
@@ -24,14 +25,13 @@ from langchain_safeguard.escalation.base import Handler, recalled
 from langchain_safeguard.flow import Apply, Flow, Judge, Record, decision_flow
 from langchain_safeguard.guard_caller import GuardCaller
 from langchain_safeguard.guards.base import Guard
-from langchain_safeguard.held import HeldResults, HeldStore
+from langchain_safeguard.holding.held import HeldResults, HeldStore
+from langchain_safeguard.holding.waiting import Asking, Interrupted, Waiting
 from langchain_safeguard.plans import adrive, drive
 from langchain_safeguard.policy import Policy
 from langchain_safeguard.review.ticket import Recalled, tickets_of
 from langchain_safeguard.taxonomy import Side, side_of
 from langchain_safeguard.verdict import Verdict
-from langchain_safeguard.verdict_cache import VerdictCache
-from langchain_safeguard.waiting import Asking, Interrupted, Waiting
 
 EVENT = "safeguard_decision"
 """The name of the LangChain custom event that carries each record."""

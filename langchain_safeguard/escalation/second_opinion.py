@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from langchain_safeguard.assembly import cache_of, policy_of
+from langchain_safeguard.caching.verdict_cache import VerdictCache
 from langchain_safeguard.decision import decide
 from langchain_safeguard.errors import EscalationError
 from langchain_safeguard.escalation.base import Escalation, Resolution
@@ -15,7 +16,6 @@ from langchain_safeguard.guards.base import Guard
 from langchain_safeguard.loading import load_guard
 from langchain_safeguard.policy import Action, Policy
 from langchain_safeguard.verdict import Verdict
-from langchain_safeguard.verdict_cache import VerdictCache
 
 
 class SecondOpinion:

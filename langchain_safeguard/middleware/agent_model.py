@@ -22,12 +22,12 @@ from langchain_core.messages import (
 from langchain_core.runnables import RunnableConfig
 from langchain_core.runnables.base import RunnableBindingBase
 
-from langchain_safeguard.chat_model import GuardedChatModel
+from langchain_safeguard.chat_models.guarded import GuardedChatModel
 from langchain_safeguard.conversation import Conversation, Turn
-from langchain_safeguard.guarded_stream import joined
 from langchain_safeguard.policy import Action
 from langchain_safeguard.refusal import RECORD
 from langchain_safeguard.stage import on_stage
+from langchain_safeguard.streaming.guarded_stream import joined
 
 
 class Ledger:

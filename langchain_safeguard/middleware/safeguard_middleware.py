@@ -24,8 +24,8 @@ from langchain_safeguard.conversation import Conversation
 from langchain_safeguard.decision import Decision
 from langchain_safeguard.either import check_either
 from langchain_safeguard.errors import ConfigurationError, ContentBlockedError
-from langchain_safeguard.guarded_stream import OnBlock
 from langchain_safeguard.guards import Guard
+from langchain_safeguard.holding.waiting import LOST_MESSAGE, Found
 from langchain_safeguard.middleware.agent_model import AgentModel, Ledger
 from langchain_safeguard.middleware.naming import given_guards, middleware_name
 from langchain_safeguard.middleware.user_turns import Review, review
@@ -34,7 +34,7 @@ from langchain_safeguard.policy import Action, Policy
 from langchain_safeguard.refusal import RECORD, recorded, refusal_message, with_text
 from langchain_safeguard.safeguard import Safeguard
 from langchain_safeguard.stage import staged
-from langchain_safeguard.waiting import LOST_MESSAGE, Found
+from langchain_safeguard.streaming.guarded_stream import OnBlock
 
 Handler = Callable[[ModelRequest[Any]], ModelResponse[Any]]
 AsyncHandler = Callable[[ModelRequest[Any]], Awaitable[ModelResponse[Any]]]

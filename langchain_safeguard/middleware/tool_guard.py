@@ -16,21 +16,21 @@ from langchain_core.runnables.config import ensure_config
 
 from langchain_safeguard.conversation import Conversation, Turn
 from langchain_safeguard.errors import ConfigurationError
-from langchain_safeguard.graph_task import is_control_flow
 from langchain_safeguard.guards import Guard
-from langchain_safeguard.held import Outcome
+from langchain_safeguard.holding.graph_task import is_control_flow
+from langchain_safeguard.holding.held import Outcome
 from langchain_safeguard.middleware.naming import given_guards, middleware_name
 from langchain_safeguard.policy import Policy
 from langchain_safeguard.safeguard import Safeguard
-from langchain_safeguard.tool_gate import (
+from langchain_safeguard.tools.gate import (
     Call,
     Ledger,
     OnBlock,
     Replacement,
     ToolGate,
 )
-from langchain_safeguard.tool_steps import acarry_out, carry_out
-from langchain_safeguard.tools import GuardedTool, tool_gate
+from langchain_safeguard.tools.guarded_tool import GuardedTool, tool_gate
+from langchain_safeguard.tools.steps import acarry_out, carry_out
 
 Handler = Callable[[ToolCallRequest], Any]
 AsyncHandler = Callable[[ToolCallRequest], Awaitable[Any]]

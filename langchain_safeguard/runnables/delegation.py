@@ -19,7 +19,7 @@ from langchain_core.prompts import BasePromptTemplate
 from langchain_core.runnables import Runnable
 from langchain_core.runnables.base import RunnableBindingBase
 
-from langchain_safeguard.chat_model import GuardedChatModel
+from langchain_safeguard.chat_models.guarded import GuardedChatModel
 from langchain_safeguard.hushed import muted
 from langchain_safeguard.runnables.closing import ClosingSequence, joined
 from langchain_safeguard.runnables.flow import Plan

@@ -14,7 +14,7 @@ from typing import Any
 from langchain_core.runnables import RunnableConfig
 
 from langchain_safeguard.errors import SafeguardError
-from langchain_safeguard.graph_task import resumed
+from langchain_safeguard.holding.graph_task import resumed
 from langchain_safeguard.hushed import hushed, quiet
 from langchain_safeguard.parallel import aboth, both
 from langchain_safeguard.plans import adrive, drive

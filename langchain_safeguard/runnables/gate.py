@@ -19,13 +19,13 @@ from langchain_safeguard.conversation import Conversation
 from langchain_safeguard.decision import Decision
 from langchain_safeguard.errors import ConfigurationError, ContentBlockedError
 from langchain_safeguard.guards import Guard
+from langchain_safeguard.holding.waiting import Found
 from langchain_safeguard.loading import check_name, judges
 from langchain_safeguard.policy import Action, Policy
 from langchain_safeguard.refusal import recorded, refusal_message, refused, with_text
 from langchain_safeguard.review.ticket import Recalled
 from langchain_safeguard.safeguard import Safeguard
 from langchain_safeguard.taxonomy import Side
-from langchain_safeguard.waiting import Found
 
 OnBlock = Literal["refuse", "raise"]
 Refusal = Callable[[Decision], Any]

@@ -14,7 +14,7 @@ from pydantic import BaseModel
 from langchain_safeguard.conversation import Conversation
 from langchain_safeguard.decision import Decision
 from langchain_safeguard.errors import SafeguardError, UnreadableInputError
-from langchain_safeguard.graph_task import is_control_flow
+from langchain_safeguard.holding.graph_task import is_control_flow
 from langchain_safeguard.refusal import rewritten_input, with_text
 
 

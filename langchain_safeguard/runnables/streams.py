@@ -11,10 +11,9 @@ from typing import Any
 from langchain_core.messages import AIMessageChunk
 from langchain_core.runnables import RunnableConfig
 
-from langchain_safeguard.answer_forms import as_chunk
+from langchain_safeguard.chat_models.answer_forms import as_chunk
 from langchain_safeguard.decision import Decision
-from langchain_safeguard.graph_task import resumed
-from langchain_safeguard.guarded_stream import aguarded_stream, guarded_stream, joined
+from langchain_safeguard.holding.graph_task import resumed
 from langchain_safeguard.hushed import aclose, aquietly, close, hushed, quiet, quietly
 from langchain_safeguard.parallel import InputStoppedError, agated, gated
 from langchain_safeguard.policy import Action
@@ -23,6 +22,7 @@ from langchain_safeguard.runnables.drivers import Driver, Options
 from langchain_safeguard.runnables.flow import Passage, Plan
 from langchain_safeguard.runnables.gate import Gate
 from langchain_safeguard.runnables.reading import text_of_error
+from langchain_safeguard.streaming.guarded_stream import aguarded_stream, guarded_stream, joined
 
 _END = object()
 

@@ -8,9 +8,9 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, gene
 from prometheus_client.core import CounterMetricFamily, Metric, SummaryMetricFamily
 from prometheus_client.registry import Collector
 
+from langchain_safeguard.caching.verdict_cache import VerdictCache
 from langchain_safeguard.decision import Decision
 from langchain_safeguard.guards import Guard, ModelGuard
-from langchain_safeguard.verdict_cache import VerdictCache
 
 _SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0)
 

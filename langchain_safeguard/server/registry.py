@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from langchain_safeguard.assembly import guards_of
+from langchain_safeguard.caching.verdict_cache import VerdictCache
 from langchain_safeguard.errors import ConfigurationError, SafeguardError
 from langchain_safeguard.escalation.base import Handler
 from langchain_safeguard.guards import Guard
@@ -20,7 +21,6 @@ from langchain_safeguard.server.problems import ApiError, too_busy
 from langchain_safeguard.server.settings import Settings
 from langchain_safeguard.taxonomy import Category, Side
 from langchain_safeguard.threads import in_thread
-from langchain_safeguard.verdict_cache import VerdictCache
 
 _LOOK_SECONDS = 1.0
 """How often the policies' files are looked at."""

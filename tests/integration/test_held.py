@@ -48,11 +48,11 @@ from langchain_safeguard import (
     guard_model,
     guard_tool,
 )
-from langchain_safeguard.held import Held, Outcome, words_of
+from langchain_safeguard.holding.held import Held, Outcome, words_of
+from langchain_safeguard.holding.waiting import HELD_MESSAGE, LOST_MESSAGE
 from langchain_safeguard.middleware import SafeguardMiddleware, ToolGuardMiddleware
 from langchain_safeguard.testing import assert_no_leak
 from langchain_safeguard.verdict import Span
-from langchain_safeguard.waiting import HELD_MESSAGE, LOST_MESSAGE
 from tests.agents import HI, REFUSAL, SECRET, UNSAFE, WAYS, calling, contents, notebook
 from tests.chat_models import StreamingChatModel, call_chunks, words
 from tests.word_guard import WordGuard
@@ -958,9 +958,9 @@ def test_a_missing_package_names_the_extra(
     for name in [name for name in sys.modules if name.startswith(package)]:
         monkeypatch.setitem(sys.modules, name, None)
     monkeypatch.setitem(sys.modules, package, None)
-    monkeypatch.delitem(sys.modules, "langchain_safeguard.held_database")
+    monkeypatch.delitem(sys.modules, "langchain_safeguard.holding.held_database")
     with pytest.raises(MissingExtraError) as error:
-        importlib.import_module("langchain_safeguard.held_database")
+        importlib.import_module("langchain_safeguard.holding.held_database")
     assert error.value.extra == extra
 
 

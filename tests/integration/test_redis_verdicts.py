@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from langchain_safeguard import ConfigurationError, Safeguard, VerdictCache
-from langchain_safeguard.redis_verdicts import RedisVerdicts
+from langchain_safeguard.caching.redis_verdicts import RedisVerdicts
 from tests.word_guard import WordGuard
 
 redis = pytest.importorskip("redis")

@@ -20,7 +20,7 @@ from langchain_safeguard import (
     Safeguard,
     UnreadableInputError,
 )
-from langchain_safeguard.guarded_stream import aguarded_stream, guarded_stream
+from langchain_safeguard.streaming.guarded_stream import aguarded_stream, guarded_stream
 from tests.chat_models import words
 from tests.word_guard import WordGuard
 

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from langchain_safeguard.holdback import HoldBack, units
+from langchain_safeguard.streaming.holdback import HoldBack, units
 
 LETTERS = st.text(alphabet="ab .가나\n", max_size=12)
 CHUNKS = st.lists(LETTERS, max_size=40)

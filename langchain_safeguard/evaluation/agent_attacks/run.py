@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from langchain_safeguard.assembly import policy_of
+from langchain_safeguard.caching.verdict_cache import VerdictCache
 from langchain_safeguard.errors import ConfigurationError
 from langchain_safeguard.evaluation.agent_attacks.agent import run_case
 from langchain_safeguard.evaluation.agent_attacks.case_file import BUILTIN, read_cases, sampled
@@ -19,7 +20,6 @@ from langchain_safeguard.guards.base import Guard
 from langchain_safeguard.loading import load_guard
 from langchain_safeguard.policy import Action, Policy, probability
 from langchain_safeguard.safeguard import Safeguard
-from langchain_safeguard.verdict_cache import VerdictCache
 
 _KEPT = 100_000
 LIMIT = 400

@@ -18,19 +18,19 @@ from pydantic import Field
 from langchain_safeguard.conversation import Turn
 from langchain_safeguard.either import check_either
 from langchain_safeguard.errors import ConfigurationError
-from langchain_safeguard.graph_task import is_control_flow
 from langchain_safeguard.guards import Guard
-from langchain_safeguard.held import Outcome
+from langchain_safeguard.holding.graph_task import is_control_flow
+from langchain_safeguard.holding.held import Outcome
 from langchain_safeguard.hushed import attached, hushed, muted, quiet
 from langchain_safeguard.policy import Policy
 from langchain_safeguard.safeguard import Safeguard
-from langchain_safeguard.tool_gate import (
+from langchain_safeguard.tools.gate import (
     Call,
     OnBlock,
     Replacement,
     ToolGate,
 )
-from langchain_safeguard.tool_steps import acarry_out, carry_out
+from langchain_safeguard.tools.steps import acarry_out, carry_out
 
 _ONE_TEXT: dict[str, Any] = {
     "type": "object",

@@ -17,11 +17,11 @@ from langchain_core.runnables import RunnableConfig
 from langchain_safeguard.conversation import Conversation
 from langchain_safeguard.decision import Decision
 from langchain_safeguard.errors import ContentBlockedError, UnreadableInputError
-from langchain_safeguard.holdback import HoldBack
 from langchain_safeguard.hushed import aclose, close
 from langchain_safeguard.policy import Action
 from langchain_safeguard.refusal import recorded, refused, with_text
 from langchain_safeguard.safeguard import Safeguard
+from langchain_safeguard.streaming.holdback import HoldBack
 from langchain_safeguard.verdict import Verdict
 
 OnBlock = Literal["refuse", "raise"]

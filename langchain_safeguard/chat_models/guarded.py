@@ -18,15 +18,15 @@ from langchain_core.runnables import Runnable, RunnableBinding
 from langchain_core.tools import BaseTool
 from pydantic import BaseModel, Field
 
+from langchain_safeguard.chat_models.call import GuardedCall
+from langchain_safeguard.chat_models.llm_run import LLMRun, OpeningRun, children_of
+from langchain_safeguard.chat_models.wrapped import RUN, WrappedChatModel, chat_model_in
 from langchain_safeguard.errors import ConfigurationError
-from langchain_safeguard.guarded_call import GuardedCall
-from langchain_safeguard.guarded_stream import OnBlock
 from langchain_safeguard.guards import Guard
 from langchain_safeguard.hushed import rebuilt
-from langchain_safeguard.llm_run import LLMRun, OpeningRun, children_of
 from langchain_safeguard.policy import Policy
 from langchain_safeguard.safeguard import Safeguard
-from langchain_safeguard.wrapped_model import RUN, WrappedChatModel, chat_model_in
+from langchain_safeguard.streaming.guarded_stream import OnBlock
 
 Mode = Literal["sequential", "parallel"]
 ToolLike = dict[str, Any] | type | Callable[..., Any] | BaseTool

@@ -13,7 +13,7 @@ from langchain_core.tools import ToolException
 
 from langchain_safeguard.database import Database
 from langchain_safeguard.errors import ConfigurationError, MissingExtraError
-from langchain_safeguard.held import Held, Outcome, words_of
+from langchain_safeguard.holding.held import Held, Outcome, words_of
 from langchain_safeguard.taxonomy import Category
 from langchain_safeguard.verdict import Finding, Span, Verdict
 

@@ -9,9 +9,8 @@ from typing import Any, NoReturn, TypeVar
 import yaml
 
 from langchain_safeguard.errors import ConfigurationError, PolicyError
-from langchain_safeguard.policy import (
+from langchain_safeguard.policy.rule import (
     Action,
-    Policy,
     Rule,
     probability,
     read_categories,
@@ -26,8 +25,8 @@ Place = tuple[str | int, ...]
 """Where a value stands: the keys and list positions that lead to it."""
 
 
-def policy_from_file(path: str | Path) -> Policy:
-    """Read a YAML file; see `Policy.from_file`."""
+def read_file(path: str | Path, make: Callable[..., T]) -> T:
+    """Read a YAML file and make a policy of it; see `Policy.from_file`."""
     try:
         text = Path(path).read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
@@ -47,12 +46,12 @@ def policy_from_file(path: str | Path) -> Policy:
             message = f"key {place[-1]!r} stands twice"
             raise PolicyError(message, path=str(path), line=key_line)
         lines[place] = key_line
-    return _Reader(str(path), lines).policy({} if data is None else data)
+    return _Reader(str(path), lines).policy({} if data is None else data, make)
 
 
-def policy_from_dict(data: Mapping[str, Any]) -> Policy:
-    """Read a dict; see `Policy.from_dict`."""
-    return _Reader(None, {}).policy(data)
+def read_dict(data: Mapping[str, Any], make: Callable[..., T]) -> T:
+    """Read a dict and make a policy of it; see `Policy.from_dict`."""
+    return _Reader(None, {}).policy(data, make)
 
 
 def _lines(node: yaml.Node | None, place: Place) -> Iterator[tuple[Place, int]]:
@@ -75,7 +74,7 @@ class _Reader:
         self._path = path
         self._lines = lines
 
-    def policy(self, data: object) -> Policy:
+    def policy(self, data: object, make: Callable[..., T]) -> T:
         checks: dict[str, Callable[[Any], object]] = {
             "name": _text,
             "rules": _list,
@@ -84,11 +83,11 @@ class _Reader:
             "on_failure": Action.of,
             "on_unchecked": Action.of,
             "message": _text,
-            "rewrite_rounds": lambda value: Policy(rewrite_rounds=value),
+            "rewrite_rounds": lambda value: make(rewrite_rounds=value),
         }
         fields = self._checked(data, checks, (), "policy")
         rules = [self._rule(rule, ("rules", n)) for n, rule in enumerate(fields.get("rules", ()))]
-        return self._build(Policy, {**fields, "rules": tuple(rules)}, ())
+        return self._build(make, {**fields, "rules": tuple(rules)}, ())
 
     def _rule(self, data: object, place: Place) -> Rule:
         checks: dict[str, Callable[[Any], object]] = {

@@ -18,9 +18,9 @@ from langchain_safeguard.conversation import Conversation
 from langchain_safeguard.decision import Decision
 from langchain_safeguard.errors import EscalationError
 from langchain_safeguard.escalation.base import Escalation
-from langchain_safeguard.graph_task import GraphTask, Question, digest, is_control_flow
 from langchain_safeguard.guards.base import Guard
-from langchain_safeguard.held import Held, HeldStore
+from langchain_safeguard.holding.graph_task import GraphTask, Question, digest, is_control_flow
+from langchain_safeguard.holding.held import Held, HeldStore
 from langchain_safeguard.hushed import hushed, quiet
 from langchain_safeguard.policy import Action, Policy
 from langchain_safeguard.taxonomy import Side

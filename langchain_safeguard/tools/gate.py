@@ -16,13 +16,13 @@ from langchain_safeguard.conversation import Conversation, Turn
 from langchain_safeguard.decision import Decision
 from langchain_safeguard.errors import ContentBlockedError
 from langchain_safeguard.excision import PartRewriter
-from langchain_safeguard.held import Outcome, words_of
+from langchain_safeguard.holding.held import Outcome, words_of
 from langchain_safeguard.policy import DEFAULT_MESSAGE, Action
 from langchain_safeguard.readable import Readable
 from langchain_safeguard.refusal import RECORD, recorded
 from langchain_safeguard.safeguard import Safeguard
 from langchain_safeguard.taxonomy import Side
-from langchain_safeguard.tool_steps import Ask, Fetch, Note, Noted, Plan, Recall
+from langchain_safeguard.tools.steps import Ask, Fetch, Note, Noted, Plan, Recall
 
 OnBlock = Literal["refuse", "raise"]
 

@@ -16,8 +16,8 @@ from langchain_core.runnables import Runnable, RunnableConfig
 from langchain_core.runnables.config import ensure_config, patch_config
 from pydantic import Field
 
-from langchain_safeguard.document_work import OnBlock
-from langchain_safeguard.documents import DocumentGuard
+from langchain_safeguard.documents.document_guard import DocumentGuard
+from langchain_safeguard.documents.work import OnBlock
 from langchain_safeguard.errors import ConfigurationError
 from langchain_safeguard.guards import Guard
 from langchain_safeguard.hushed import attached, hushed, muted, quiet

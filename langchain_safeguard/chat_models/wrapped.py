@@ -15,8 +15,8 @@ from langchain_core.language_models.base import LangSmithParams
 from langchain_core.messages import AIMessage, AIMessageChunk, BaseMessage
 from langchain_core.runnables import ConfigurableFieldSpec, Runnable, RunnableConfig
 
+from langchain_safeguard.chat_models.llm_run import OpeningRun
 from langchain_safeguard.hushed import attached
-from langchain_safeguard.llm_run import OpeningRun
 
 RUN = "_safeguard_run"
 """The keyword under which `_stream` and `_generate` learn of their run; no one outside sees it."""

@@ -11,12 +11,12 @@ from typing import Any
 from langchain_core.messages import AIMessage, AIMessageChunk, BaseMessage
 from langchain_core.runnables import Runnable, RunnableConfig
 
-from langchain_safeguard.answer_forms import aonce, as_chunk, once, own, whole
+from langchain_safeguard.chat_models.answer_forms import aonce, as_chunk, once, own, whole
 from langchain_safeguard.conversation import Conversation
 from langchain_safeguard.decision import Decision
 from langchain_safeguard.errors import ContentBlockedError
-from langchain_safeguard.graph_task import resumed
-from langchain_safeguard.guarded_stream import OnBlock, aguarded_stream, guarded_stream
+from langchain_safeguard.holding.graph_task import resumed
+from langchain_safeguard.holding.waiting import LOST_MESSAGE, Found
 from langchain_safeguard.hushed import aquietly, hushed, muted, quiet, quietly
 from langchain_safeguard.parallel import InputStoppedError, aboth, agated, both, gated
 from langchain_safeguard.plans import adrive, drive
@@ -29,7 +29,7 @@ from langchain_safeguard.refusal import (
 )
 from langchain_safeguard.review.ticket import tickets_of
 from langchain_safeguard.safeguard import Safeguard
-from langchain_safeguard.waiting import LOST_MESSAGE, Found
+from langchain_safeguard.streaming.guarded_stream import OnBlock, aguarded_stream, guarded_stream
 
 Messages = Sequence[BaseMessage]
 

@@ -11,7 +11,7 @@ from langchain_core.runnables import RunnableConfig, RunnableSerializable
 from langchain_core.runnables.config import ensure_config
 from pydantic import ConfigDict, PrivateAttr
 
-from langchain_safeguard.document_work import DocumentWork, OnBlock
+from langchain_safeguard.documents.work import DocumentWork, OnBlock
 from langchain_safeguard.either import check_either
 from langchain_safeguard.errors import (
     ConfigurationError,

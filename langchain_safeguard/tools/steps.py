@@ -13,7 +13,7 @@ from typing import Any, TypeVar
 from langchain_core.runnables import RunnableConfig
 
 from langchain_safeguard.conversation import Conversation
-from langchain_safeguard.held import Outcome
+from langchain_safeguard.holding.held import Outcome
 from langchain_safeguard.plans import adrive, drive
 from langchain_safeguard.safeguard import Safeguard
 from langchain_safeguard.taxonomy import Side
