@@ -52,11 +52,6 @@ def server(tiny: Path) -> Iterator[CompletionsServer]:
         yield server
 
 
-@pytest.fixture(autouse=True)
-def _no_proxies(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("NO_PROXY", "127.0.0.1")
-
-
 def planted(**options: Any) -> ModelGuard[Any, Any]:
     guard = load_guard(checkpoint(PLANTED), family=RECIPES[PLANTED].family(), **options)
     assert isinstance(guard, ModelGuard)
@@ -138,6 +133,19 @@ def test_the_key_is_sent_and_never_shown(
         remote(server, api_key=KEY + "\n")
     shown = [repr(guard), repr(vars(guard.engine)), caplog.text, str(raised.value)]
     assert not any(KEY in each for each in [*shown, str(wrong.value)])
+
+
+def test_proxies_of_the_environment_are_not_used(
+    server: CompletionsServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("HTTP_PROXY", "http_proxy", "ALL_PROXY", "all_proxy"):
+        monkeypatch.setenv(name, NOWHERE)
+    for name in ("NO_PROXY", "no_proxy"):
+        monkeypatch.delenv(name, raising=False)
+    # Equal options would share an engine that is there already.
+    guard = remote(server, timeout=59)
+    [verdict] = guard.check([Conversation.of(HARMLESS, "input")], "input")
+    assert verdict.score is not None and verdict.score < 0.5
 
 
 @pytest.mark.parametrize(

@@ -63,11 +63,6 @@ def counting(folder: Path) -> Iterator[list[CompletionsServer]]:
         yield [one, other]
 
 
-@pytest.fixture(autouse=True)
-def _no_proxies(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("NO_PROXY", "127.0.0.1")
-
-
 def start(folder: Path, **options: Any) -> CompletionsServer:
     return CompletionsServer(folder=str(folder), word=WORD, **options)
 
