@@ -20,7 +20,7 @@ class Dialect:
 
     Attributes:
         several: It takes several prompts in one request.
-        extras: It takes vLLM's fields beside OpenAI's.
+        extras: It takes fields beside OpenAI's, such as vLLM's and llama.cpp's.
         selects: It gives the probabilities of chosen tokens, however unlikely.
         top: Of how many of the likeliest tokens it gives the probability.
         room: The most tokens of prompt and answer together; `None` if it does not say.
@@ -49,7 +49,8 @@ def body(
     Args:
         dialect: The server's.
         model: What the server calls it.
-        prompts: The prompts, as `shown` gives them; only one where the server takes no more.
+        prompts: The prompts, as texts where the server takes nothing else; only one where it takes
+            no more.
         chosen: The tokens whose probability is wanted.
         limit: The most tokens to write.
         until: Where to stop writing.
@@ -64,9 +65,10 @@ def body(
     }
     if dialect.extras:
         request |= {"return_tokens_as_token_ids": True, "return_token_ids": limit > 1}
-        # A model's own generation config may have another. llama.cpp calls it by the second name.
-        request |= {"repetition_penalty": 1.0}
+        # A model's own generation config may have another.
+        request["repetition_penalty"] = 1.0
         if not dialect.selects:
+            # As llama.cpp calls it.
             request["repeat_penalty"] = 1.0
     if dialect.selects and (tokens := sorted(set(chosen))):
         request["logprob_token_ids"] = tokens
