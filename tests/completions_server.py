@@ -272,7 +272,8 @@ class Handler(BaseHTTPRequestHandler):
             self.close_connection = True
             return
         if kind == "status":
-            return self._send(self.fault["status"], body, **self.fault.get("headers", {}))
+            said = self.fault.get("body", body)
+            return self._send(self.fault["status"], said, **self.fault.get("headers", {}))
         try:
             found = self.completions.complete(self.path.split("/")[1], body)
         except Refused as refused:

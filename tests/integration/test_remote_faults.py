@@ -197,6 +197,21 @@ def test_a_server_that_is_busy_is_left_alone_for_as_long_as_it_asks(
         ask(alone, FINE)
 
 
+def test_a_server_whose_context_is_full_is_well(
+    folder: Path, counting: list[CompletionsServer]
+) -> None:
+    one, _ = counting
+    guard = guard_of(folder, one)
+    full = {"error": {"code": 500, "message": "Context size has been exceeded."}}
+    one.misbehave("status", status=500, body=full)
+    for _ in range(2):
+        with pytest.raises(GuardError, match="lower max_concurrency="):
+            ask(guard, FINE)
+    one.misbehave(None)
+    [replica] = guard.engine._pool.replicas
+    assert replica.closed and (ask(guard, FINE) or 1) < 0.1
+
+
 @pytest.mark.parametrize("status", [500, 503, 401, 404, 302])
 def test_a_server_that_fails_is_asked_nothing_until_it_is_well(
     folder: Path, servers: list[CompletionsServer], status: int
