@@ -4,8 +4,8 @@ It serves causal models, and `word`, which has no weights: it finds a prompt uns
 word in it. What it is able to do depends on the address: `/selects/v1` speaks as vLLM does,
 `/top/v1` lists likely tokens by their ids only, `/plain/v1` takes nothing but what OpenAI has and
 lists five tokens by their texts, `/content/v1` speaks as llama.cpp's own server, `/texts/v1` as
-llama-cpp-python's, which takes texts only, `/logitless/v1` as the same without `--logits_all`, and
-`/silent/v1` lists none.
+llama-cpp-python's, which takes texts only, `/logitless/v1` as the same without `--logits_all`,
+`/strings/v1` as transformers' own, and `/silent/v1` lists none.
 
 Run as a program: `python -m tests.completions_server '{"models": {"planted": "folder"}}'`.
 """
@@ -30,7 +30,15 @@ from tokenizers import Tokenizer
 from tests.servers import ServerProcess
 
 _OF_OPENAI = {"model", "prompt", "max_tokens", "temperature", "logprobs", "stop"}
-_MOST = {"selects": 20, "top": 20, "plain": 5, "content": 1 << 20, "texts": 1 << 20, "silent": 0}
+_MOST = {
+    "selects": 20,
+    "top": 20,
+    "plain": 5,
+    "content": 1 << 20,
+    "texts": 1 << 20,
+    "strings": 0,
+    "silent": 0,
+}
 
 Scorer = Callable[[Sequence[int]], list[float]]
 
@@ -134,6 +142,8 @@ class Completions:
         prompts = body["prompt"]
         if dialect in ("texts", "logitless") and not isinstance(prompts, str):
             raise Refused(500, f"no text: {prompts}")
+        if dialect == "strings" and not isinstance(prompts, str):
+            raise Refused(400, "prompt must be a string.")
         if dialect == "logitless":
             if body.get("logprobs") is not None:
                 raise Refused(500, "no log-probabilities without logits_all")
@@ -277,7 +287,10 @@ class Handler(BaseHTTPRequestHandler):
         try:
             found = self.completions.complete(self.path.split("/")[1], body)
         except Refused as refused:
-            return self._send(refused.status, {"error": {"message": str(refused)}})
+            # OpenAI's way of saying it, and FastAPI's.
+            plainly = self.path.startswith("/strings/")
+            said = {"detail": str(refused)} if plainly else {"error": {"message": str(refused)}}
+            return self._send(refused.status, said)
         if kind in _SPOILED:
             _SPOILED[kind](found)
         payload = json.dumps(found).encode()

@@ -169,6 +169,7 @@ def test_proxies_of_the_environment_are_not_used(
         ({"base_url": NOWHERE}, GuardConnectionError, "cannot be asked"),
         ({"served_model": "other"}, GuardLoadError, "'planted', 'tiny'"),
         ({"dialect": "silent"}, GuardLoadError, "no log-probabilities"),
+        ({"dialect": "strings"}, GuardLoadError, "given as tokens.*must be a string"),
         ({"dialect": "logitless"}, GuardLoadError, "no log-probabilities.*--logits_all"),
         ({"served_model": "tiny"}, GuardLoadError, "another vocabulary"),
         ({"max_tokens": 100}, ConfigurationError, "no room for a text"),

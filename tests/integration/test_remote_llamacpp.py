@@ -79,6 +79,7 @@ own = pytest.mark.skipif(SERVER is None, reason="set SAFEGUARD_LLAMA_SERVER to a
 bound = pytest.mark.skipif(PYTHON is None, reason="set SAFEGUARD_LLAMA_CPP_PYTHON to a python")
 
 Start = Callable[..., ForeignServer]
+Judges = tuple[bool, ModelGuard[Any, Any], ModelGuard[Any, Any]]
 
 
 @pytest.fixture(scope="module")
@@ -225,8 +226,8 @@ def judge(
     smol: tuple[Path, Path],
     llama_server: Start,
     llama_cpp_python: Start,
-) -> Iterator[tuple[str, ModelGuard[Any, Any], ModelGuard[Any, Any]]]:
-    """Return which server it is, the judge here and the judge there."""
+) -> Iterator[Judges]:
+    """Return whether the server takes tokens, the judge here and the judge there."""
     folder, file = smol
     if request.param == "own":
         started = llama_server(file, "--ctx-size", "4096")
@@ -239,16 +240,13 @@ def judge(
             load_guard(folder, family=JUDGE, served_model="smol", **options),
         )
         assert isinstance(here, ModelGuard) and isinstance(there, ModelGuard)
-        yield request.param, here, there
+        yield request.param == "own", here, there
 
 
 @pytest.mark.parametrize("call", ["sync", "async"])
-def test_smollm2_scores_agree(
-    judge: tuple[str, ModelGuard[Any, Any], ModelGuard[Any, Any]], call: str
-) -> None:
-    kind, here, there = judge
-    texts = QUESTIONS + (MARKERS if kind == "own" else [])
-    conversations = [Conversation.of(text, "input") for text in texts]
+def test_smollm2_scores_agree(judge: Judges, call: str) -> None:
+    _, here, there = judge
+    conversations = [Conversation.of(text, "input") for text in QUESTIONS]
     if call == "sync":
         found = there.check(conversations, "input")
     else:
@@ -258,16 +256,16 @@ def test_smollm2_scores_agree(
         assert other.tokens == one.tokens
 
 
-@bound
 @pytest.mark.parametrize("text", MARKERS)
-def test_text_that_would_become_control_tokens_is_not_judged(
-    judge: tuple[str, ModelGuard[Any, Any], ModelGuard[Any, Any]], text: str
-) -> None:
-    kind, _, there = judge
-    if kind == "own":
-        pytest.skip("it takes tokens")
+def test_the_letters_of_control_tokens_stay_letters(judge: Judges, text: str) -> None:
+    takes_tokens, here, there = judge
+    conversations = [Conversation.of(text, "input")]
+    if takes_tokens:
+        [one], [other] = (each.check(conversations, "input") for each in (here, there))
+        assert other.score == pytest.approx(one.score, abs=0.02)
+        return
     with pytest.raises(GuardError, match="takes texts only"):
-        there.check([Conversation.of(text, "input")], "input")
+        there.check(conversations, "input")
     decision = Safeguard(there).check(text)
     assert decision.failed and decision.action == "block"
 

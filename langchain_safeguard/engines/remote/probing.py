@@ -68,8 +68,8 @@ async def _search(replica: Replica, tokenizer: PromptTokenizer, model: str) -> D
         await _compare(replica, None, tokenizer, model, ids)
     # What it was asked is our own sample; its words can be shown.
     raise GuardLoadError(
-        f"{replica.url} does not complete prompts with {model!r} (HTTP {refusal.status}): "
-        f"{refusal.message}"
+        f"{replica.url} does not complete prompts given as tokens with {model!r} "
+        f"(HTTP {refusal.status}): {refusal.message}"
     )
 
 

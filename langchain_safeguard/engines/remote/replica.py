@@ -160,7 +160,7 @@ def _json(payload: bytes) -> dict[str, Any] | None:
 
 def _message(found: dict[str, Any] | None) -> str:
     inner = (found or {}).get("error", found)
-    message = inner.get("message") if isinstance(inner, dict) else inner
+    message = inner.get("message") or inner.get("detail") if isinstance(inner, dict) else inner
     return str(message or "")[:300]
 
 
