@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import shutil
+import ssl
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -161,6 +165,29 @@ def test_proxies_of_the_environment_are_not_used(
     guard = remote(server, timeout=59)
     [verdict] = guard.check([Conversation.of(HARMLESS, "input")], "input")
     assert verdict.score is not None and verdict.score < 0.5
+
+
+@pytest.mark.skipif(shutil.which("openssl") is None, reason="no openssl here")
+def test_certificates_of_the_environment_are_trusted(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = tmp_path / "both.pem"
+    request = ["req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "1", "-subj", "/CN=test"]
+    request += ["-addext", "subjectAltName=IP:127.0.0.1", "-keyout", str(made), "-out", "cert.pem"]
+    subprocess.run(["openssl", *request], cwd=tmp_path, check=True, capture_output=True)
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(tmp_path / "cert.pem", made)
+    # It knows no method at all.
+    with HTTPServer(("127.0.0.1", 0), BaseHTTPRequestHandler) as server:
+        server.socket = context.wrap_socket(server.socket, server_side=True)
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        url = f"https://127.0.0.1:{server.server_port}/v1"
+        with pytest.raises(GuardConnectionError, match="cannot be asked"):
+            planted(engine="openai", base_url=url)
+        monkeypatch.setenv("SSL_CERT_FILE", str(tmp_path / "cert.pem"))
+        with pytest.raises(GuardConnectionError, match="HTTP 501"):
+            planted(engine="openai", base_url=url)
+        server.shutdown()
 
 
 @pytest.mark.parametrize(

@@ -38,7 +38,8 @@ async def probe(replica: Replica, tokenizer: PromptTokenizer, model: str) -> Dia
     """
     found = await _search(replica, tokenizer, model)
     # One that was not quite up yet can do more than it seemed to, and is not asked again later.
-    return found if found.selects else await _search(replica, tokenizer, model)
+    best = found.several and found.selects
+    return found if best else await _search(replica, tokenizer, model)
 
 
 async def _search(replica: Replica, tokenizer: PromptTokenizer, model: str) -> Dialect:
