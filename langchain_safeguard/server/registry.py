@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from langchain_safeguard.assembly import guards_of
-from langchain_safeguard.caching.verdict_cache import VerdictCache
+from langchain_safeguard.caching.verdict_cache import VerdictCache, VerdictStore
 from langchain_safeguard.errors import ConfigurationError, SafeguardError
 from langchain_safeguard.escalation.base import Handler
 from langchain_safeguard.guards import Guard
@@ -50,7 +50,8 @@ class Registry:
         metrics: Where reloads are counted.
 
     Raises:
-        ConfigurationError: A policy is wrong.
+        ConfigurationError: A policy, or the verdict store's URL, is wrong.
+        MissingExtraError: A package is missing for that store.
     """
 
     def __init__(
@@ -66,6 +67,8 @@ class Registry:
         self._metrics = metrics
         self._seen = fingerprint(settings.policies)
         self._first_policies = read_policies(settings.policies)
+        # A guard that is asked alone and together with others is asked once.
+        self._cache = VerdictCache(store=_store(settings.verdict_store))
         self._bases: dict[str | None, Safeguard] = {}
         self._offer: Offer | None = None
         self.failure: SafeguardError | None = None
@@ -103,20 +106,21 @@ class Registry:
                 raise ConfigurationError(f"two guards are called {name!r}; name each once")
         choices: dict[str | None, Sequence[Guard]] = {None: guards}
         choices.update((guard.name, [guard]) for guard in guards)
-        # A guard that is asked alone and together with others is asked once.
-        cache = VerdictCache()
+        limits = self._settings.limits
         self._bases = {
             name: Safeguard(
                 some,
-                cache=cache,
+                cache=self._cache,
                 handlers=self._handlers,
                 audit=log_decision,
-                timeout=self._settings.limits.guard_seconds,
+                timeout=limits.guard_seconds,
+                # Messages that follow each other are judged as one text.
+                max_characters=max(limits.characters, 250_000),
             )
             for name, some in choices.items()
         }
         self._offer = self._offering(self._first_policies)
-        self._metrics.ready(guards, cache)
+        self._metrics.ready(guards, self._cache)
         log("ready", guards=names, policies=[*self._offer.policies])
 
     def _offering(self, policies: Mapping[str, Policy]) -> Offer:
@@ -197,3 +201,12 @@ class Registry:
             if seen != self._seen:
                 self._seen = seen
                 await asyncio.to_thread(self.reload)
+
+
+def _store(url: str | None) -> VerdictStore | None:
+    if url is None:
+        return None
+    # Imported late: it needs an extra.
+    from langchain_safeguard.caching.redis_verdicts import RedisVerdicts
+
+    return RedisVerdicts(url)
