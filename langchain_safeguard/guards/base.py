@@ -189,6 +189,11 @@ class ModelGuard(Guard, Generic[Question, Answer]):
         queue = self.engine.queue
         return {"checks": queue.items, "passes": queue.passes, **self.engine.counts()}
 
+    @property
+    def batch_sizes(self) -> Sequence[int]:
+        """Return how many batches there were of each size, from 0 on."""
+        return tuple(self.engine.queue.sizes)
+
     def _ask(self, conversations: Sequence[Conversation], side: Side) -> list[list[_Job[Answer]]]:
         """Queue all questions about all windows."""
         rendered = [
