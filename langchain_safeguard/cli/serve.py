@@ -21,7 +21,7 @@ LIMITS = {
     "--max-body-bytes": ("body_bytes", "bytes in a request's body"),
     "--max-buffered-bytes": ("buffered_bytes", "bytes of bodies that are being received"),
     "--max-texts": ("texts", "texts, or messages, in a request"),
-    "--max-characters": ("characters", "characters in a text"),
+    "--max-characters": ("characters", "characters in the texts of a request together"),
     "--max-requests": ("requests", "requests checked at once; no queue, the others get 503"),
     "--max-connections": ("connections", "open connections; the others get 503"),
     "--head-seconds": ("head_seconds", "for a client to send a request's headers"),

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import signal
 import socket
+from types import FrameType
 from typing import Any
 
 import h11
@@ -24,7 +26,7 @@ from langchain_safeguard.server.settings import Limits
 def run(app: FastAPI, limits: Limits, *, host: str, port: int) -> None:
     """Serve until a signal comes, then finish what was accepted.
 
-    SIGTERM and SIGINT end it, SIGHUP reloads the policies.
+    SIGTERM and SIGINT end it, a second SIGINT at once; SIGHUP reloads the policies.
 
     Raises:
         SafeguardError: The address cannot be had, or a guard cannot be loaded.
@@ -68,6 +70,12 @@ class _Server(uvicorn.Server):
             loop.add_signal_handler(
                 signal.SIGHUP, lambda: loop.run_in_executor(None, self._registry.reload)
             )
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        if self.should_exit and sig == signal.SIGINT:
+            # Whoever presses Ctrl-C twice will not wait, and a running model cannot be stopped.
+            os._exit(128 + sig)
+        super().handle_exit(sig, frame)
 
     async def on_tick(self, counter: int) -> bool:
         return await super().on_tick(counter) or self._registry.failure is not None

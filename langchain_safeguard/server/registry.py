@@ -114,8 +114,8 @@ class Registry:
                 handlers=self._handlers,
                 audit=log_decision,
                 timeout=limits.guard_seconds,
-                # Messages that follow each other are judged as one text.
-                max_characters=max(limits.characters, 250_000),
+                # Messages that follow each other are judged as one text, with line ends between.
+                max_characters=limits.characters + limits.texts,
             )
             for name, some in choices.items()
         }

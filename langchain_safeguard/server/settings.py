@@ -26,7 +26,8 @@ class Limits:
         body_bytes: The largest body of a request, in bytes.
         buffered_bytes: The bytes of bodies that may be in memory at once, before they are admitted.
         texts: The most texts, or messages, of one request.
-        characters: The longest text, in characters.
+        characters: The most characters in the texts of one request together. What it asks for
+            is judged before what comes later, so this is also how long others may have to wait.
         requests: The most requests that are checked at once; more are turned away, not queued.
         connections: The most open connections.
         head_seconds: How long a client may take to send a request's headers.
