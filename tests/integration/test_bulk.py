@@ -236,6 +236,40 @@ def test_a_killed_process_loses_and_doubles_nothing(tmp_path: Path, suffix: str)
     assert not folder.exists()
 
 
+MEASURED = """
+import sys
+from pathlib import Path
+from langchain_safeguard.bulk import check_file
+from tests.word_guard import WordGuard
+
+few, many, out = sys.argv[1:]
+peaks = []
+for path in (few, many):
+    check_file(path, out, guard=WordGuard(), batch_size=64, part_rows=512, overwrite=True)
+    status = Path("/proc/self/status").read_text()
+    peaks.append(int(status.partition("VmHWM:")[2].split()[0]))
+print(peaks[1] - peaks[0])
+"""
+
+
+def test_a_long_file_takes_no_more_memory_than_a_short_one(tmp_path: Path) -> None:
+    paths = []
+    for count in (1500, 15_000):
+        rows = [{"text": f"bread {n}", "more": os.urandom(2000).hex()} for n in range(count)]
+        paths.append(str(tmp_path / f"{count}.parquet"))
+        # In one row group, as many programs write it.
+        pq.write_table(pa.Table.from_pylist(rows), paths[-1], use_dictionary=False)
+    measured = subprocess.run(
+        [sys.executable, "-c", MEASURED, *paths, str(tmp_path / "out.parquet")],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    # In KiB; the second file has 54 MB more.
+    assert int(measured.stdout) < 25_000
+
+
 def test_what_cannot_be_read_is_not_judged(tmp_path: Path) -> None:
     values = [None, 7, True, [], [{"role": "user", "content": "a bomb"}], ""]
     path = write(tmp_path / "in.jsonl", [{"text": "hello"}, *({"text": v} for v in values), {}])

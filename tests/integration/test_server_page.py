@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import re
+import threading
 from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +16,7 @@ pytest.importorskip("fastapi")
 
 from langchain_safeguard import HumanReview, ReviewQueue, Safeguard
 from tests.browser import CHROMIUM, Browser
-from tests.servers import ServerProcess, cli_server
+from tests.servers import ServerProcess, cli_server, wait_until
 from tests.word_guard import WordGuard
 
 pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="chromium is not installed")
@@ -278,6 +280,49 @@ def test_a_review_queue(tmp_path: Path) -> None:
         assert INSULT not in "".join(server.lines)
 
 
+class Elsewhere(BaseHTTPRequestHandler):
+    """Another site."""
+
+    def do_GET(self) -> None:
+        self.send_response(200)
+        self.send_header("content-type", "text/html")
+        self.end_headers()
+        self.wfile.write(b"hello")
+
+
+def attack(page: Browser, server: ServerProcess, ticket: str) -> None:
+    """Try to approve a ticket from a page of another site, in each way that a page has."""
+    elsewhere = HTTPServer(("127.0.0.1", 0), Elsewhere)
+    threading.Thread(target=elsewhere.serve_forever, daemon=True).start()
+    page.open(f"http://localhost:{elsewhere.server_port}")
+    page.wait_for("location.hostname == 'localhost' && document.body?.innerText == 'hello'")
+    address = f"{server.address}/review/tickets/{ticket}/decision"
+    body = '{"decision": "approve"}'
+    for kind, mode in (("text/plain", "no-cors"), ("application/json", "cors")):
+        options = {"method": "POST", "mode": mode, "headers": {"content-type": kind}, "body": body}
+        page.evaluate(
+            f"fetch({address!r}, {json.dumps(options)}).then(() => {{}}, () => {{}})"
+            ".then(() => { window.tried = true; }); 0"
+        )
+        page.wait_for("window.tried")
+        page.evaluate("window.tried = false")
+    page.evaluate(
+        "const form = document.createElement('form'); form.method = 'POST';"
+        f"form.action = {address!r}; form.enctype = 'text/plain';"
+        "const field = document.createElement('input');"
+        """field.name = '{"decision": "approve", "note": "'; field.value = '"}';"""
+        "form.append(field); document.body.append(form); form.submit(); 0"
+    )
+    page.wait_for("document.body.innerText.includes('other sites')")
+    # Counted once the answer is out.
+    turned_away = 'safeguard_requests_total{{endpoint="other",method="{}",status="403"}}'
+    for method, times in (("POST", 2), ("OPTIONS", 1)):
+        sample = turned_away.format(method)
+        wait_until(lambda s=sample, n=times: server.figure(s) == n, "it is turned away")
+    elsewhere.shutdown()
+    elsewhere.server_close()
+
+
 def test_a_long_review_queue(tmp_path: Path) -> None:
     """Page by page; what a reviewer has begun to write stays, and mistakes are held back."""
     queue = ReviewQueue(tmp_path / "reviews.db")
@@ -292,6 +337,9 @@ def test_a_long_review_queue(tmp_path: Path) -> None:
         Browser(server.ready().address) as page,
         page.looking(width=320, scheme="dark"),
     ):
+        attack(page, server, queue.list(limit=1)[0].id)
+        assert len(queue.list()) == 60
+        page.open(server.address)
         page.wait_for("document.getElementById('tabs')?.hidden === false")
         page.evaluate("document.getElementById('tab-queue').click()")
         for shown in (25, 50, 60):
