@@ -44,13 +44,10 @@ class MicroBatcher(Generic[Item, Result]):
         self._ended = False
         self.items = 0
         """How many items were run."""
+        self.passes = 0
+        """In how many batches."""
         self.sizes = [0] * (limit + 1)
-        """How many batches there were of each size."""
-
-    @property
-    def passes(self) -> int:
-        """Return in how many batches they were run."""
-        return sum(self.sizes)
+        """How many of them were of each size, from 0 on."""
 
     def submit(self, item: Item) -> Future[Result]:
         """Queue an item; the future can be waited for, awaited and cancelled."""
@@ -91,6 +88,7 @@ class MicroBatcher(Generic[Item, Result]):
     def _answer(self, batch: list[tuple[Item, Future[Result]]]) -> None:
         if not batch:
             return
+        self.passes += 1
         self.sizes[len(batch)] += 1
         try:
             results = self._run([item for item, _ in batch])
