@@ -180,6 +180,11 @@ class ModelGuard(Guard, Generic[Question, Answer]):
                     )
 
     @property
+    def batch_sizes(self) -> Sequence[int]:
+        """Return how many batches there were of each size, from 0 on."""
+        return tuple(self.engine.queue.sizes)
+
+    @property
     def stats(self) -> dict[str, int]:
         """Return how many questions were asked so far, and in how many batches.
 
@@ -188,11 +193,6 @@ class ModelGuard(Guard, Generic[Question, Answer]):
         """
         queue = self.engine.queue
         return {"checks": queue.items, "passes": queue.passes, **self.engine.counts()}
-
-    @property
-    def batch_sizes(self) -> Sequence[int]:
-        """Return how many batches there were of each size, from 0 on."""
-        return tuple(self.engine.queue.sizes)
 
     def _ask(self, conversations: Sequence[Conversation], side: Side) -> list[list[_Job[Answer]]]:
         """Queue all questions about all windows."""
