@@ -99,7 +99,8 @@ def add_to(commands: Any) -> None:
 
 
 def _environment(option: str, default: object) -> object:
-    return os.environ.get(_PREFIX + option.removeprefix("--").replace("-", "_").upper(), default)
+    variable = _PREFIX + option.removeprefix("--").replace("-", "_").upper()
+    return os.environ.get(variable) or default
 
 
 def run(arguments: argparse.Namespace) -> int:

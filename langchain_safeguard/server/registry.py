@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import threading
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -71,6 +72,8 @@ class Registry:
         self._cache = VerdictCache(store=_store(settings.verdict_store))
         self._bases: dict[str | None, Safeguard] = {}
         self._offer: Offer | None = None
+        # A signal, a changed file and the end of loading may come together: the latest read wins.
+        self._lock = threading.Lock()
         self.failure: SafeguardError | None = None
         """Why the guards could not be loaded."""
 
@@ -119,7 +122,8 @@ class Registry:
             )
             for name, some in choices.items()
         }
-        self._offer = self._offering(self._first_policies)
+        with self._lock:
+            self._offer = self._offering(self._first_policies)
         self._metrics.ready(guards, self._cache)
         log("ready", guards=names, policies=[*self._offer.policies])
 
@@ -181,11 +185,12 @@ class Registry:
     def reload(self) -> None:
         """Read the policies again; if anything in them is wrong, those that are there stay."""
         try:
-            policies = read_policies(self._settings.policies)
-            if self._offer is None:
-                self._first_policies = policies
-            else:
-                self._offer = self._offering(policies)
+            with self._lock:
+                policies = read_policies(self._settings.policies)
+                if self._offer is None:
+                    self._first_policies = policies
+                else:
+                    self._offer = self._offering(policies)
         except SafeguardError as error:
             self._metrics.reload(worked=False)
             log("policies not reloaded, the old ones stay", logging.ERROR, reason=str(error))

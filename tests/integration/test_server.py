@@ -366,7 +366,8 @@ def test_each_limit_is_an_option_and_a_variable(capsys: pytest.CaptureFixture[st
     with cli_server("--max-body-bytes", "40", LANGCHAIN_SAFEGUARD_MAX_BODY_BYTES="80") as server:
         refused = server.post("/v1/moderations", {"input": "a" * 40})
         assert (refused.status_code, "40 bytes" in refused.text) == (413, True)
-    with cli_server(LANGCHAIN_SAFEGUARD_MAX_BODY_BYTES="80") as server:
+    unset = {"LANGCHAIN_SAFEGUARD_MAX_TEXTS": "", "LANGCHAIN_SAFEGUARD_REVIEW_QUEUE": ""}
+    with cli_server(LANGCHAIN_SAFEGUARD_MAX_BODY_BYTES="80", **unset) as server:
         assert server.post("/v1/moderations", {"input": "a" * 40}).status_code == 503
         assert "80 bytes" in server.post("/v1/moderations", {"input": "a" * 80}).text
 
