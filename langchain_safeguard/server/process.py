@@ -72,9 +72,10 @@ class _Server(uvicorn.Server):
             )
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
-        if self.should_exit and sig == signal.SIGINT:
-            # Whoever presses Ctrl-C twice will not wait, and a running model cannot be stopped.
-            os._exit(128 + sig)
+        if self._registry.is_loading or (self.should_exit and sig == signal.SIGINT):
+            # No text was accepted yet, or whoever presses Ctrl-C twice will not wait. A model that
+            # loads or computes cannot be stopped: Python's own end would wait for it, or abort.
+            os._exit(0 if sig == signal.SIGTERM else 128 + sig)
         super().handle_exit(sig, frame)
 
     async def on_tick(self, counter: int) -> bool:

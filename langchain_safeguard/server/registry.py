@@ -90,6 +90,11 @@ class Registry:
             raise ApiError(503, "load_failed", "The guards could not be loaded; see the log.")
         raise too_busy("not_ready", "The guards are being loaded; try again in a few seconds.")
 
+    @property
+    def is_loading(self) -> bool:
+        """Tell whether the guards are neither loaded nor failed to load."""
+        return self._offer is None and self.failure is None
+
     async def load(self) -> None:
         """Load the guards in a thread; a failure is logged and kept in `failure`."""
         try:

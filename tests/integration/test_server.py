@@ -440,6 +440,14 @@ def test_the_port_answers_while_the_guard_is_loaded() -> None:
         assert server.end(signal.SIGINT) == 130
 
 
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 0), (signal.SIGINT, 130)])
+def test_it_can_be_ended_while_the_guard_is_loaded(number: int, code: int) -> None:
+    with cli_server() as server:
+        assert server.get("/readyz").status_code == 503
+        assert server.end(number) == code
+        assert all(event["level"] == "info" for event in server.log)
+
+
 def test_policies_are_reloaded_without_losing_a_request(tmp_path: Path) -> None:
     policy = tmp_path / "chat.yaml"
     policy.write_text("default: block\n")
