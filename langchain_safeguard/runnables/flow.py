@@ -15,11 +15,12 @@ from langchain_core.runnables import Runnable
 from langchain_safeguard.conversation import Conversation
 from langchain_safeguard.decision import Decision
 from langchain_safeguard.errors import ContentBlockedError, SafeguardError, UnreadableInputError
+from langchain_safeguard.holding.error_words import text_of_error
 from langchain_safeguard.holding.waiting import LOST_MESSAGE
 from langchain_safeguard.policy import Action
 from langchain_safeguard.runnables.gate import Gate
 from langchain_safeguard.runnables.kinds import kind_of
-from langchain_safeguard.runnables.reading import answered, rewritten_value, text_of_error
+from langchain_safeguard.runnables.reading import answered, rewritten_value
 
 Mode = Literal["sequential", "parallel"]
 

@@ -13,8 +13,7 @@ from pydantic import BaseModel
 
 from langchain_safeguard.conversation import Conversation
 from langchain_safeguard.decision import Decision
-from langchain_safeguard.errors import SafeguardError, UnreadableInputError
-from langchain_safeguard.holding.graph_task import is_control_flow
+from langchain_safeguard.errors import UnreadableInputError
 from langchain_safeguard.refusal import rewritten_input, with_text
 
 
@@ -59,22 +58,6 @@ def _texts(value: object) -> Iterator[str]:
             f"cannot read a {type(value).__name__} as an answer; allowed: text, messages, and "
             "dicts, lists, dataclasses and pydantic objects of them"
         )
-
-
-def text_of_error(error: Exception) -> str:
-    """Return what an error of guarded steps tells, with all errors that led to it.
-
-    Parsers quote the answer they could not parse. What LangGraph raises to steer a run, and our own
-    errors, which never hold a checked text, tell nothing.
-    """
-    told: list[str] = []
-    seen: BaseException | None = error
-    while seen is not None and not is_control_flow(seen) and not isinstance(seen, SafeguardError):
-        # `OutputParserException` has what it could not parse in attributes of its own.
-        extras = (getattr(seen, name, None) for name in ("llm_output", "observation"))
-        told += [str(seen), *(extra for extra in extras if isinstance(extra, str))]
-        seen = seen.__cause__ or seen.__context__
-    return "\n".join(dict.fromkeys(filter(None, told)))
 
 
 def rewritten_value(value: Any, decision: Decision) -> Any:

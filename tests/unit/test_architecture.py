@@ -17,8 +17,8 @@ ROOT = Path(langchain_safeguard.__file__).parent
 
 FLOORS = [
     {"errors", "plans", "tables", "threads"},
-    {"taxonomy", "database"},
-    {"conversation", "verdict", "embedded", "hushed", "readable"},
+    {"taxonomy", "database", "readable"},
+    {"conversation", "verdict", "embedded", "hushed"},
     {
         "engines",
         "rewriters",
