@@ -14,7 +14,7 @@ from typing import Any
 from langchain_core.callbacks import adispatch_custom_event, dispatch_custom_event
 from langchain_core.runnables import RunnableConfig
 
-from langchain_safeguard.assembly import cache_of, guards_of, handlers_of, policy_of
+from langchain_safeguard.assembly import audit_of, cache_of, guards_of, handlers_of, policy_of
 from langchain_safeguard.audit import AuditSink, audit_record, log_record
 from langchain_safeguard.caching.verdict_cache import VerdictCache
 from langchain_safeguard.calling import seconds_or_none
@@ -104,8 +104,7 @@ class Safeguard:
             )
             for guard in self.guards
         ]
-        self._audit = audit
-        self._audit_text = audit_text
+        self._audit, self._audit_text = audit_of(audit, audit_text)
         self.waiting = Waiting.of(
             held or HeldResults(),
             self.guards,
@@ -113,6 +112,13 @@ class Safeguard:
             active=bool(self.handlers),
             patience=seconds_or_none("handler_timeout", handler_timeout),
         )
+
+    def __repr__(self) -> str:
+        names = [guard.name for guard in self.guards]
+        return f"Safeguard(guards={names!r}, policy={self.policy.name!r})"
+
+    def __deepcopy__(self, memo: object) -> Safeguard:
+        return self  # it never changes, and its models are shared anyway
 
     def variant(self, policy: Any = None, *, recorded: bool = True) -> Safeguard:
         """Return one with the same guards, but another policy, or one that records nothing."""
@@ -295,7 +301,9 @@ class Safeguard:
                 if config is not None and config.get("callbacks"):
                     # Outside a run there is no one to send an event to.
                     with contextlib.suppress(RuntimeError):
-                        dispatch_custom_event(EVENT, _event(step), config=config)
+                        dispatch_custom_event(
+                            EVENT, audit_record(step.decision, pending=step.pending), config=config
+                        )
 
     async def _aperform(self, step: Judge | Apply | Record, asking: Asking) -> Any:
         match step:
@@ -308,7 +316,9 @@ class Safeguard:
                 config = asking.config
                 if config is not None and config.get("callbacks"):
                     with contextlib.suppress(RuntimeError):
-                        await adispatch_custom_event(EVENT, _event(step), config=config)
+                        await adispatch_custom_event(
+                            EVENT, audit_record(step.decision, pending=step.pending), config=config
+                        )
 
     def _judge(
         self, conversations: Sequence[Conversation], side: Side, *, growing: bool = False
@@ -336,10 +346,6 @@ class Safeguard:
         except Exception as error:
             # A sink that fails must not decide what users see, nor may it fail unheard.
             logger.error("the audit sink failed: %s", type(error).__name__)
-
-
-def _event(step: Record) -> dict[str, Any]:
-    return audit_record(step.decision, pending=step.pending)
 
 
 def _readable(value: object, side: Side) -> Conversation:

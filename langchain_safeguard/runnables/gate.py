@@ -17,6 +17,7 @@ from langchain_core.runnables import RunnableConfig
 
 from langchain_safeguard.conversation import Conversation
 from langchain_safeguard.decision import Decision
+from langchain_safeguard.either import check_either
 from langchain_safeguard.errors import ConfigurationError, ContentBlockedError
 from langchain_safeguard.guards import Guard
 from langchain_safeguard.holding.waiting import Found
@@ -64,16 +65,14 @@ class Gate:
             raise ConfigurationError.unknown("on_block", on_block, ("refuse", "raise"))
         if refusal is not None and not callable(refusal):
             raise ConfigurationError(f"refusal={refusal!r}; allowed: a function from a Decision")
-        if safeguard is not None and (guard is not None or policy is not None):
-            raise ConfigurationError("give either safeguard= or guard= and policy=, not both")
-        if safeguard is not None and not isinstance(safeguard, Safeguard):
-            raise ConfigurationError(f"safeguard={safeguard!r}; allowed: a Safeguard")
+        check_either(safeguard, guard, policy)
         self.side = side
         self.on_block = on_block
         self.refusal = refusal
         self._guard = guard
         self._policy = None if policy is None else Policy.of(policy)
         self._lock = threading.Lock()
+        self._given = safeguard
         self._safeguard = safeguard
         if safeguard is None and _is_loaded(guard, side):
             # Nothing to load, so that a policy which does not fit the guard fails here and now.
@@ -84,6 +83,18 @@ class Gate:
     def __deepcopy__(self, memo: object) -> Gate:
         """Return the gate itself: it never changes, and its guard model is shared anyway."""
         return self
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Pickle what it was made of; whoever gets it loads the guard model anew."""
+        made_of = self._guard, self._policy, self._given
+        return Gate, (self.side, *made_of, self.on_block, self.refusal)
+
+    def __repr__(self) -> str:
+        given = {"guard": self._guard, "policy": self._policy, "safeguard": self._given}
+        if self.on_block != "refuse":
+            given["on_block"] = self.on_block
+        told = (f"{name}={value!r}" for name, value in given.items() if value is not None)
+        return f"{self.side.capitalize()}Guard({', '.join(told)})"
 
     @property
     def safeguard(self) -> Safeguard:

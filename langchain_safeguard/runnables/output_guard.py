@@ -69,7 +69,7 @@ class OutputGuard(Closing):
     ) -> None:
         """Check the values; the guard model is loaded when the first text is judged."""
         gate = Gate("output", guard, policy, safeguard, on_block, refusal)
-        if not isinstance(check_every, int) or check_every < 1:
+        if type(check_every) is not int or check_every < 1:
             raise ConfigurationError(f"check_every={check_every!r}; allowed: 1, 2, ...")
         # A sequence has fields for its steps. These do no harm to whoever runs them one by one.
         alone = GuardedSteps(exit=gate, name=name or "OutputGuard")
@@ -154,7 +154,9 @@ class OutputGuard(Closing):
     configurable_fields = configurable_alternatives = _wrapped
 
     def __repr__(self) -> str:
-        return "OutputGuard()"
+        return repr(self._gate)
+
+    __str__ = __repr__
 
 
 def guarded(
@@ -191,6 +193,9 @@ def guarded(
     Example:
         `guarded(prompt | llm)`
     """
+    for side, wanted in (("input", input), ("output", output)):
+        if not isinstance(wanted, bool):
+            raise ConfigurationError.unknown(side, wanted, (True, False))
     if not input and not output:
         raise ConfigurationError("input=False and output=False leave nothing to guard")
     try:
