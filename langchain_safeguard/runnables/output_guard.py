@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Iterator
-from typing import Any, NoReturn
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+from typing import TYPE_CHECKING, Any, NoReturn, TypeVar, overload
 
-from langchain_core.runnables import Runnable, RunnableConfig, RunnablePassthrough
+from langchain_core.runnables import (
+    Runnable,
+    RunnableConfig,
+    RunnablePassthrough,
+    RunnableSerializable,
+)
 from langchain_core.runnables.base import RunnableLike
 from pydantic import PrivateAttr
 
@@ -17,6 +22,9 @@ from langchain_safeguard.runnables.gate import Gate, GuardLike, OnBlock, PolicyL
 from langchain_safeguard.runnables.guarded_steps import GuardedSteps
 from langchain_safeguard.runnables.input_guard import InputGuard
 from langchain_safeguard.safeguard import Safeguard
+
+In = TypeVar("In")
+Out = TypeVar("Out")
 
 
 class OutputGuard(Closing):
@@ -76,6 +84,16 @@ class OutputGuard(Closing):
         super().__init__(first=RunnablePassthrough(), last=alone, name=name)
         self._gate = gate
         self._check_every = check_every
+
+    if TYPE_CHECKING:
+        # For type checkers: what it stands behind keeps its types.
+        @overload  # type: ignore[override]
+        def __ror__(self, other: Runnable[In, Out]) -> RunnableSerializable[In, Out]: ...
+        @overload
+        def __ror__(self, other: Mapping[str, Any]) -> RunnableSerializable[Any, Any]: ...
+        @overload
+        def __ror__(self, other: Callable[..., Any]) -> RunnableSerializable[Any, Any]: ...
+        def __ror__(self, other: Any) -> RunnableSerializable[Any, Any]: ...
 
     @property
     def gate(self) -> Gate:
@@ -159,6 +177,24 @@ class OutputGuard(Closing):
     __str__ = __repr__
 
 
+@overload
+def guarded(
+    chain: Mapping[str, Any], *args: Any, **options: Any
+) -> RunnableSerializable[Any, Any]: ...
+@overload
+def guarded(
+    chain: RunnableLike[In, Out],
+    guard: GuardLike | None = None,
+    policy: PolicyLike | None = None,
+    *,
+    input: bool = True,
+    output: bool = True,
+    safeguard: Safeguard | None = None,
+    on_block: OnBlock = "refuse",
+    mode: Mode = "sequential",
+    check_every: int = 32,
+    refusal: Refusal | None = None,
+) -> RunnableSerializable[In, Out]: ...
 def guarded(
     chain: RunnableLike[Any, Any],
     guard: GuardLike | None = None,
@@ -171,7 +207,7 @@ def guarded(
     mode: Mode = "sequential",
     check_every: int = 32,
     refusal: Refusal | None = None,
-) -> Runnable[Any, Any]:
+) -> RunnableSerializable[Any, Any]:
     """Guard any chain: its input, its output, or both.
 
     Args:
