@@ -167,6 +167,71 @@ def test_errors_that_quote_the_answer(refusal: Any, mode: Any) -> None:
     assert_no_leak(chain, SECRET, input={"question": "bread?"}, expect=expected)
 
 
+class Truncated(Exception):
+    """What clients of models raise with the answer as far as it got."""
+
+    def __init__(self, completion: AIMessage) -> None:
+        super().__init__("the answer is too long")
+        self.completion = completion
+
+    def __str__(self) -> str:
+        return "the answer is too long"
+
+
+def _annotated() -> Exception:
+    error = ValueError("failed")
+    error.add_note(UNSAFE)
+    return error
+
+
+FAILURES: dict[str, Callable[[], Exception]] = {
+    "message": lambda: ValueError(UNSAFE),
+    "attribute": lambda: Truncated(AIMessage(UNSAFE)),
+    "note": _annotated,
+    "group": lambda: ExceptionGroup("two failed", [KeyError("x"), ValueError(UNSAFE)]),
+}
+FAILING: dict[str, Callable[[Any], Runnable[Any, Any]]] = {
+    "chain": lambda model: PROMPT | opening() | model | closing(),
+    "parallel chain": lambda model: PROMPT | opening(mode="parallel") | model | closing(),
+    "chain with a parser": lambda model: PROMPT | opening() | model | StrOutputParser() | closing(),
+    "model": lambda model: guard_model(model, word_guard(), POLICY),
+    "parallel model": lambda model: guard_model(model, word_guard(), POLICY, mode="parallel"),
+}
+
+
+@pytest.mark.parametrize("failure", FAILURES)
+@pytest.mark.parametrize("name", FAILING)
+def test_errors_of_a_model_that_quote_its_answer(name: str, failure: str) -> None:
+    chain = FAILING[name](model(["Fine so far. ", FAILURES[failure]()]))
+    value: Any = "bread?" if "model" in name else {"question": "bread?"}
+    assert_no_leak(chain, SECRET, input=value, expect="No.", channels=["core", "callbacks"])
+
+
+@pytest.mark.parametrize("name", FAILING)
+async def test_an_error_of_a_model_is_raised_if_what_it_says_passes(name: str) -> None:
+    chain: Any = FAILING[name](model(["Fine so far. ", ConnectionError("gone away")]))
+    value: Any = "bread?" if "model" in name else {"question": "bread?"}
+    with pytest.raises(ConnectionError, match="gone away") as caught:
+        chain.invoke(value)
+    assert caught.value.__context__ is None
+    with pytest.raises(ConnectionError, match="gone away"):
+        await chain.ainvoke(value)
+    with pytest.raises(ConnectionError, match="gone away"):
+        [*chain.stream(value)]
+    with pytest.raises(ConnectionError, match="gone away"):
+        [chunk async for chunk in chain.astream(value)]
+
+
+def test_an_error_of_a_model_is_blocked_and_cannot_be_rewritten() -> None:
+    strict = guard_model(model([ValueError(UNSAFE)]), word_guard(), POLICY, on_block="raise")
+    rewriting = guard_model(model([ValueError("call 0123")]), word_guard(), POLICY)
+    for guarded_model in (strict, rewriting):
+        for call in (guarded_model.invoke, lambda v: [*guarded_model.stream(v)]):  # noqa: B023
+            with pytest.raises(ContentBlockedError) as caught:
+                call("bread?")
+            assert caught.value.__context__ is None
+
+
 def test_errors_that_tell_nothing_unsafe_stay_as_they_are() -> None:
     chain = PROMPT | opening() | model("not JSON") | _parse | closing()
     for call in (chain.invoke, lambda value: [*chain.stream(value)], lambda v: chain.batch([v])):
