@@ -211,17 +211,22 @@ def guarded(
     """Guard any chain: its input, its output, or both.
 
     Args:
-        chain: A runnable, or what LangChain makes one of.
-        guard: As for `OutputGuard`; so are `policy`, `safeguard`, `on_block`, `check_every` and
-            `refusal`.
-        policy: See `guard`.
+        chain: A runnable, or what LangChain makes one of: a function, a dict of runnables.
+        guard: What judges: a name, a folder, a guard, or several; the embedded guard if left out.
+        policy: What is done about it: a policy, a dict, or a YAML file; the default policy if left
+            out.
         input: Whether to check what goes in.
         output: Whether to check what comes out.
-        safeguard: See `guard`.
-        on_block: See `guard`.
-        mode: As for `InputGuard`.
-        check_every: See `guard`.
-        refusal: See `guard`.
+        safeguard: A `Safeguard`, instead of guard and policy: for handlers, audit and timeouts.
+        on_block: `"refuse"`, or `"raise"` to always raise `ContentBlockedError`.
+        mode: `"sequential"`, or `"parallel"` to start the chain while its input is checked; not
+            around steps with side effects.
+        check_every: After how many new tokens, estimated, a stream is checked again.
+        refusal: Makes the refusal from the `Decision`, where the chain returns neither a message
+            nor text, or to say it in your own words.
+
+    Returns:
+        A chain with the same inputs and outputs.
 
     Raises:
         ConfigurationError: A value is wrong; the message names it and what is allowed.
