@@ -45,6 +45,11 @@ _BESIDE_CONTENT = ("reasoning_content", "reasoning", "reasoning_details", "think
 _WORDLESS_KEYS = {"type", "id", "format", "signature", "data", "encrypted_content"}
 _QUOTING = {"document", "search_result", "json", "non_standard", "tool_result"}
 """Blocks that hold further ones, or data; so do those whose type ends in `_tool_result`."""
+_SERVER_CALLS = {"server_tool_call", "server_tool_call_chunk", "server_tool_use"}
+"""Calls of tools that run at the provider; they stand in the content alone."""
+_MEDIA = {"image", "audio", "video", "file", "media"}
+_POINTERS = {"url", "image_url", "base64", "data", "file", "file_id", "input_audio"}
+_LONGEST_WORD = 200
 _CALL_BLOCKS = {"tool_call", "tool_call_chunk", "invalid_tool_call", "tool_use", "function_call"}
 
 
@@ -288,8 +293,15 @@ def _words_in(block: Mapping[str, Any]) -> tuple[list[str], list[str]]:
     if kind in _QUOTING or kind.endswith("_tool_result"):
         read = Readable.of(HumanMessage([dict(block)]))
         return [read.text], [kind] if read.unchecked else []
+    if kind in _SERVER_CALLS:
+        return [_call(block)], []
     found = list(_texts(block))
-    return found, [kind] if not found and not _is_bookkeeping(block) else []
+    if found or _is_bookkeeping(block):
+        return found, []
+    if kind in _MEDIA or not _POINTERS.isdisjoint(block):
+        return [], [kind]
+    # Of a kind nobody knows: what looks like words, and not like encoded bytes, is read as well.
+    return [text for text in _strings(block) if _is_wordy(text)], [kind]
 
 
 def _texts(block: Mapping[str, Any]) -> Iterable[str]:
@@ -314,6 +326,10 @@ def _strings(value: object) -> Iterable[str]:
     elif isinstance(value, Sequence) and not isinstance(value, bytes | bytearray):
         for item in value:
             yield from _strings(item)
+
+
+def _is_wordy(text: str) -> bool:
+    return max(map(len, text.split()), default=0) <= _LONGEST_WORD
 
 
 def _is_bookkeeping(block: Mapping[str, Any]) -> bool:

@@ -79,13 +79,22 @@ def test_tool_calls_reasoning_and_odd_blocks_are_read_or_noted() -> None:
             {"type": "text", "text": "said"},
             {"type": "image", "url": "https://example.com/a.png"},
             {"type": "audio", "base64": "AAAA"},
-            {"type": "something_new", "payload": "?"},
+            {"type": "something_new", "payload": "coded", "bytes": "QUJD" * 100},
+            {"type": "server_tool_call", "name": "look_up", "args": {"q": "wanted"}, "id": "2"},
             {"type": "text", "text": "", "index": 1},
         ],
         tool_calls=[{"name": "send", "args": {"to": "폭탄"}, "id": "1"}],
     )
     turn = Conversation.of(message, "output").checked("output")
-    assert turn.text == 'thinking\nmore\nshort\nsaid\nsend({"to": "폭탄"})'
+    assert turn.text.splitlines() == [
+        "thinking",
+        "more",
+        "short",
+        "said",
+        "coded",
+        'look_up({"q": "wanted"})',
+        'send({"to": "폭탄"})',
+    ]
     assert turn.unchecked == ("image", "audio", "something_new")
 
 
