@@ -12,7 +12,9 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
+from langchain_core.documents import Document
 from langchain_core.messages import AIMessage, AIMessageChunk, BaseMessage
+from langchain_core.prompt_values import PromptValue
 from langchain_core.runnables import RunnableConfig
 
 from langchain_safeguard.conversation import Conversation
@@ -33,6 +35,9 @@ Refusal = Callable[[Decision], Any]
 Kind = Literal["message", "text"]
 GuardLike = str | Path | Guard | Sequence[str | Path | Guard]
 PolicyLike = Policy | Mapping[str, Any] | str | Path
+
+
+_VALUES = (BaseMessage, PromptValue, Document, Mapping)
 
 
 class Gate:
@@ -224,6 +229,23 @@ def as_chunk(value: object) -> object:
     return AIMessageChunk(**fields, chunk_position="last")
 
 
+def _check_is_no_value(guard: object, side: Side) -> None:
+    """Make sure that nobody wrote `prompt | InputGuard`: LangChain calls that with each value.
+
+    Raises:
+        ConfigurationError: Somebody did. The value, which nobody has checked, is not quoted.
+    """
+    # No name of a folder or a file is longer.
+    name = isinstance(guard, str) and max(map(len, guard.split("/"))) <= 255
+    spaced = name and len(str(guard).split()) > 1 and not Path(str(guard)).is_dir()
+    if isinstance(guard, _VALUES) or (isinstance(guard, str) and (spaced or not name)):
+        wanted = f"{side.capitalize()}Guard()"
+        raise ConfigurationError(
+            f"guard: a {type(guard).__name__} that is no name of a guard. If it comes out of a "
+            f"chain: write {wanted} there, with parentheses"
+        )
+
+
 def _is_loaded(guard: GuardLike | None, side: Side) -> bool:
     """Check the names of guards, and tell whether none of them needs loading.
 
@@ -237,6 +259,7 @@ def _is_loaded(guard: GuardLike | None, side: Side) -> bool:
     if not guards:
         raise ConfigurationError("guard=[]; name at least one")
     for each in guards:
+        _check_is_no_value(each, side)
         check_name(each)
     if not any(judges(each, side) for each in guards):
         raise ConfigurationError(f"guard={guard!r} judges other sides than {side!r}")

@@ -243,7 +243,8 @@ def guarded(
         steps = written(chain)
     except TypeError:
         allowed = "a runnable, a function, or a dict of these"
-        raise ConfigurationError(f"chain={chain!r}; allowed: {allowed}") from None
+        given = f"a {type(chain).__name__}"  # which may hold what nobody has checked
+        raise ConfigurationError(f"chain: {given}; allowed: {allowed}") from None
     common: dict[str, Any] = {"safeguard": safeguard, "on_block": on_block, "refusal": refusal}
     entry = InputGuard(guard, policy, mode=mode, **common)
     exit = OutputGuard(guard, policy, check_every=check_every, **common)

@@ -261,8 +261,23 @@ class TestWhatCannotWork:
             guard_model(answering(), word_guard(), input=False, output=False)
         with pytest.raises(ConfigurationError, match="nothing to guard"):
             guarded(PROMPT, word_guard(), input=False, output=False)
-        with pytest.raises(ConfigurationError, match="chain=7"):
+        with pytest.raises(ConfigurationError, match="chain: a int"):
             guarded(7, word_guard())  # type: ignore[arg-type]
+
+    @pytest.mark.parametrize("text", ["a hidden answer", "hidden" * 200, "/hidden and/more"])
+    def test_a_class_for_a_guard(self, text: str) -> None:
+        with pytest.raises(ConfigurationError, match=r"write InputGuard\(\)"):
+            PROMPT | InputGuard | answering() | closing()
+        with pytest.raises(ConfigurationError, match=r"write OutputGuard\(\)"):
+            PROMPT | opening() | answering() | OutputGuard | closing()
+        model = answering(text)
+        for chain in (
+            PROMPT | opening() | model | OutputGuard,
+            PROMPT | opening() | model | StrOutputParser() | OutputGuard,
+        ):
+            with pytest.raises(ConfigurationError, match=r"write OutputGuard\(\)") as caught:
+                chain.invoke({"question": "bread"})
+            assert "hidden" not in str(caught.value)
 
     def test_a_policy_that_does_not_fit_the_guard(self) -> None:
         class Narrow(WordGuard):
