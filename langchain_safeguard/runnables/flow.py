@@ -100,7 +100,11 @@ class Plan:
 
     def answered(self, passage: Passage, answer: Any) -> Conversation:
         """Return the conversation that an answer ends; without steps, the input is the answer."""
-        return answered(Conversation(()) if self.steps is None else passage.conversation, answer)
+        if self.steps is None:
+            return answered(Conversation(()), answer)
+        # What a leading step has made is not the caller's, and nobody has checked it.
+        known = passage.conversation.turns if self.lead is None else ()
+        return answered(passage.conversation, answer, frozenset(known))
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,7 +7,7 @@ from typing import Any, TypedDict
 
 import pytest
 from langchain_core.exceptions import OutputParserException
-from langchain_core.messages import AIMessage, HumanMessage
+from langchain_core.messages import AIMessage, HumanMessage, ToolMessage
 from langchain_core.output_parsers import StrOutputParser
 from langchain_core.runnables import Runnable, RunnableLambda, RunnablePassthrough
 from langgraph.graph import END, START, MessagesState, StateGraph
@@ -165,6 +165,42 @@ def test_errors_that_quote_the_answer(refusal: Any, mode: Any) -> None:
     chain = PROMPT | opening(mode=mode) | model() | _parse | closing(refusal=refusal)
     expected: Any = "No." if refusal else ContentBlockedError
     assert_no_leak(chain, SECRET, input={"question": "bread?"}, expect=expected)
+
+
+MESSAGES: dict[str, list[Any]] = {
+    "an earlier answer": [AIMessage(UNSAFE), HumanMessage("thanks"), AIMessage("Fine.")],
+    "a tool's result": [ToolMessage(UNSAFE, tool_call_id="1"), AIMessage("Fine.")],
+    "the last one is no answer": [AIMessage("Fine."), HumanMessage(UNSAFE)],
+}
+
+
+@pytest.mark.parametrize("messages", MESSAGES.values(), ids=MESSAGES)
+@pytest.mark.parametrize("form", [lambda m: m, lambda m: {"messages": m}, lambda m: [{"m": m}]])
+def test_all_messages_of_an_answer_are_judged(messages: list[Any], form: Any) -> None:
+    chain = PROMPT | RunnableLambda(lambda _: form(messages)) | closing(refusal=lambda d: d.text)
+    assert_no_leak(
+        chain, SECRET, input={"question": "bread?"}, expect="No.", channels=["core", "callbacks"]
+    )
+
+
+def test_what_a_graph_was_given_is_no_part_of_its_answer() -> None:
+    graph = StateGraph(MessagesState)
+    graph.add_node("model", lambda state: {"messages": [model("Fine.").invoke("?")]})
+    graph.add_edge(START, "model")
+    picture = {"type": "image", "url": "https://example.com/a.png"}
+    asked = HumanMessage([{"type": "text", "text": "Is this a bomb?"}, picture])
+    chain = guarded(graph.compile(), word_guard(), {"on_unchecked": "block"}, input=False)
+    answer = chain.invoke({"messages": [asked]})
+    assert [message.text for message in answer["messages"]] == ["Is this a bomb?", "Fine."]
+
+
+def test_what_a_leading_step_made_is_judged_with_the_answer() -> None:
+    def both(answer: AIMessage) -> list[AIMessage]:
+        return [AIMessage(UNSAFE), answer]
+
+    chain = PROMPT | model() | (lambda draft: [draft]) | model("Fine.") | both | closing()
+    with pytest.raises(ContentBlockedError):
+        chain.invoke({"question": "bread?"})
 
 
 class Truncated(Exception):
