@@ -178,9 +178,7 @@ MESSAGES: dict[str, list[Any]] = {
 @pytest.mark.parametrize("form", [lambda m: m, lambda m: {"messages": m}, lambda m: [{"m": m}]])
 def test_all_messages_of_an_answer_are_judged(messages: list[Any], form: Any) -> None:
     chain = PROMPT | RunnableLambda(lambda _: form(messages)) | closing(refusal=lambda d: d.text)
-    assert_no_leak(
-        chain, SECRET, input={"question": "bread?"}, expect="No.", channels=["core", "callbacks"]
-    )
+    assert_no_leak(chain, SECRET, input={"question": "?"}, expect="No.", channels=["core"])
 
 
 def test_what_a_graph_was_given_is_no_part_of_its_answer() -> None:
@@ -235,12 +233,14 @@ FAILING: dict[str, Callable[[Any], Runnable[Any, Any]]] = {
 }
 
 
-@pytest.mark.parametrize("failure", FAILURES)
-@pytest.mark.parametrize("name", FAILING)
+@pytest.mark.parametrize(
+    ("name", "failure"),
+    [*((name, "message") for name in FAILING), *(("model", failure) for failure in FAILURES)],
+)
 def test_errors_of_a_model_that_quote_its_answer(name: str, failure: str) -> None:
     chain = FAILING[name](model(["Fine so far. ", FAILURES[failure]()]))
     value: Any = "bread?" if "model" in name else {"question": "bread?"}
-    assert_no_leak(chain, SECRET, input=value, expect="No.", channels=["core", "callbacks"])
+    assert_no_leak(chain, SECRET, input=value, expect="No.", channels=["core"])
 
 
 @pytest.mark.parametrize("name", FAILING)
