@@ -95,7 +95,7 @@ _HOME = {
     "tools": ("GuardedTool", "guard_tool"),
     "verdict": ("Finding", "Verdict"),
 }
-_PACKAGE_OF = {"HeldDatabase": "sqlalchemy", "ReviewQueue": "sqlalchemy"}
+_PACKAGE_OF = {"HeldDatabase": "sqlalchemy", "RedisVerdicts": "redis", "ReviewQueue": "sqlalchemy"}
 _MODULE_OF = {name: module for module, names in _HOME.items() for name in names}
 
 __all__ = [

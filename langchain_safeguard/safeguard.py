@@ -50,8 +50,7 @@ class Safeguard:
             names that rules can refer to.
         audit: Called with each record; by default it is logged. `None` turns it off.
         audit_text: Whether records hold the checked text. They do not, unless this is set.
-        timeout: The seconds a guard may take for a verdict, all attempts together; `None` waits for
-            ever.
+        timeout: The seconds for a verdict, all attempts together; `None` waits for ever.
         attempts: How often a guard is asked when it fails for a transient reason.
         max_characters: A longer text is not judged, so that one request cannot keep the guard busy
             for minutes: its verdict is a failed one, and the policy's `on_failure` decides.
@@ -90,10 +89,8 @@ class Safeguard:
     ) -> None:
         """Load the guards and check the policy against what they can report."""
         if held is not None and (isinstance(held, type) or not isinstance(held, HeldStore)):
-            raise ConfigurationError(
-                f"held: a {type(held).__name__}; allowed: HeldResults(), HeldDatabase(url), or a "
-                "store of your own"
-            )
+            stores = "HeldResults(), HeldDatabase(url), or a store of your own"
+            raise ConfigurationError(f"held: a {type(held).__name__}; allowed: {stores}")
         self.cache = cache_of(cache)
         self.guards = guards_of(guard)
         self.handlers = handlers_of(handlers)
@@ -114,8 +111,7 @@ class Safeguard:
         )
 
     def __repr__(self) -> str:
-        names = [guard.name for guard in self.guards]
-        return f"Safeguard(guards={names!r}, policy={self.policy.name!r})"
+        return f"Safeguard(guards={[g.name for g in self.guards]}, policy={self.policy.name!r})"
 
     def __deepcopy__(self, memo: object) -> Safeguard:
         return self  # it never changes, and its models are shared anyway
@@ -301,9 +297,7 @@ class Safeguard:
                 if config is not None and config.get("callbacks"):
                     # Outside a run there is no one to send an event to.
                     with contextlib.suppress(RuntimeError):
-                        dispatch_custom_event(
-                            EVENT, audit_record(step.decision, pending=step.pending), config=config
-                        )
+                        dispatch_custom_event(EVENT, _event(step), config=config)
 
     async def _aperform(self, step: Judge | Apply | Record, asking: Asking) -> Any:
         match step:
@@ -316,9 +310,7 @@ class Safeguard:
                 config = asking.config
                 if config is not None and config.get("callbacks"):
                     with contextlib.suppress(RuntimeError):
-                        await adispatch_custom_event(
-                            EVENT, audit_record(step.decision, pending=step.pending), config=config
-                        )
+                        await adispatch_custom_event(EVENT, _event(step), config=config)
 
     def _judge(
         self, conversations: Sequence[Conversation], side: Side, *, growing: bool = False
@@ -346,6 +338,10 @@ class Safeguard:
         except Exception as error:
             # A sink that fails must not decide what users see, nor may it fail unheard.
             logger.error("the audit sink failed: %s", type(error).__name__)
+
+
+def _event(step: Record) -> dict[str, Any]:
+    return audit_record(step.decision, pending=step.pending)
 
 
 def _readable(value: object, side: Side) -> Conversation:
