@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from importlib import import_module
 from importlib.metadata import PackageNotFoundError, version
+from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -94,6 +95,7 @@ _HOME = {
     "tools": ("GuardedTool", "guard_tool"),
     "verdict": ("Finding", "Verdict"),
 }
+_PACKAGE_OF = {"HeldDatabase": "sqlalchemy", "RedisVerdicts": "redis", "ReviewQueue": "sqlalchemy"}
 _MODULE_OF = {name: module for module, names in _HOME.items() for name in names}
 
 __all__ = [
@@ -168,5 +170,5 @@ def __getattr__(name: str) -> Any:
 
 
 def __dir__() -> list[str]:
-    """List the public names."""
-    return __all__
+    """List the public names; `help()` looks at each, so none whose extra is not installed."""
+    return [name for name in __all__ if find_spec(_PACKAGE_OF.get(name, __name__))]

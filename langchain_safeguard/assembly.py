@@ -69,6 +69,19 @@ def cache_of(cache: object) -> VerdictCache | None:
     raise ConfigurationError(f"cache={cache!r}; allowed: a VerdictCache, 1, 2, ..., or None")
 
 
+def audit_of(audit: object, text: object) -> tuple[Any, bool]:
+    """Check who gets records, and whether they hold the checked text.
+
+    Raises:
+        ConfigurationError: Nobody can be called so, or it is neither yes nor no.
+    """
+    if audit is not None and (isinstance(audit, type) or not callable(audit)):
+        raise ConfigurationError(f"audit={audit!r}; allowed: a function of a record, or None")
+    if not isinstance(text, bool):
+        raise ConfigurationError(f"audit_text={text!r}; allowed: True, False")
+    return audit, text
+
+
 def policy_of(
     policy: Policy | Mapping[str, Any] | str | Path | None,
     guards: Sequence[Guard],

@@ -10,13 +10,15 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from itertools import groupby
 from typing import Any, Literal
 
 from langchain_core.documents import Document
-from langchain_core.messages import AIMessageChunk, BaseMessage, convert_to_messages
+from langchain_core.messages import AIMessageChunk, BaseMessage, HumanMessage, convert_to_messages
 from langchain_core.prompt_values import PromptValue
 
 from langchain_safeguard.errors import UnreadableInputError
+from langchain_safeguard.readable import Readable
 from langchain_safeguard.taxonomy import Side
 
 Role = Literal["system", "user", "assistant", "tool"]
@@ -41,6 +43,13 @@ _TEXT_KEYS = ("text", "reasoning", "thinking", "refusal")
 _BESIDE_CONTENT = ("reasoning_content", "reasoning", "reasoning_details", "thinking", "refusal")
 """Where providers put words of the model beside its content, in `additional_kwargs`."""
 _WORDLESS_KEYS = {"type", "id", "format", "signature", "data", "encrypted_content"}
+_QUOTING = {"document", "search_result", "json", "non_standard", "tool_result"}
+"""Blocks that hold further ones, or data; so do those whose type ends in `_tool_result`."""
+_SERVER_CALLS = {"server_tool_call", "server_tool_call_chunk", "server_tool_use"}
+"""Calls of tools that run at the provider; they stand in the content alone."""
+_MEDIA = {"image", "audio", "video", "file", "media"}
+_POINTERS = {"url", "image_url", "base64", "data", "file", "file_id", "input_audio"}
+_LONGEST_WORD = 200
 _CALL_BLOCKS = {"tool_call", "tool_call_chunk", "invalid_tool_call", "tool_use", "function_call"}
 
 
@@ -234,17 +243,19 @@ def _turn_of(message: BaseMessage) -> Turn:
         text += _strings(beside["audio"].get("transcript"))
     if isinstance(beside.get("function_call"), Mapping) and not calls:
         calls.append(_call(beside["function_call"]))
-    blocks = [message.content] if isinstance(message.content, str) else message.content
-    for block in blocks:
-        if isinstance(block, str):
-            text.append(block)
-        elif block.get("type") not in _CALL_BLOCKS:
-            found = list(_texts(block))
-            text += found
-            if not found and not _is_bookkeeping(block):
-                unchecked.append(str(block.get("type", "unknown content block")))
-        elif not calls:
-            text.append(_call(block))
+    for is_text, group in groupby(_blocks(message.content), _is_text):
+        if is_text:
+            said = [block["text"] for block in group]
+            # An answer is shown as `message.text`, which puts them together as they are.
+            text += ["".join(said)] if role == "assistant" else said
+            continue
+        for block in group:
+            if block.get("type") not in _CALL_BLOCKS:
+                found, unread = _words_in(block)
+                text += found
+                unchecked += unread
+            elif not calls:
+                text.append(_call(block))
     return Turn(role, "\n".join(filter(None, [*text, *calls])), tuple(unchecked))
 
 
@@ -260,6 +271,37 @@ def _call(call: Mapping[str, Any]) -> str:
     if not isinstance(arguments, str):
         arguments = json.dumps(arguments, ensure_ascii=False, default=str)
     return f"{call.get('name') or ''}({arguments})"
+
+
+def says_nothing(block: Mapping[str, Any]) -> bool:
+    """Tell whether a content block holds no words that are judged."""
+    return block.get("type") not in _CALL_BLOCKS and not any(_words_in(block)[0])
+
+
+def _blocks(content: str | list[Any]) -> list[Mapping[str, Any]]:
+    parts = [content] if isinstance(content, str) else content
+    return [{"type": "text", "text": p} if isinstance(p, str) else p for p in parts]
+
+
+def _is_text(block: Mapping[str, Any]) -> bool:
+    return block.get("type") == "text" and isinstance(block.get("text"), str)
+
+
+def _words_in(block: Mapping[str, Any]) -> tuple[list[str], list[str]]:
+    """Return the words of a content block, and a note if not all of it could be read."""
+    kind = str(block.get("type", "unknown content block"))
+    if kind in _QUOTING or kind.endswith("_tool_result"):
+        read = Readable.of(HumanMessage([dict(block)]))
+        return [read.text], [kind] if read.unchecked else []
+    if kind in _SERVER_CALLS:
+        return [_call(block)], []
+    found = list(_texts(block))
+    if found or _is_bookkeeping(block):
+        return found, []
+    if kind in _MEDIA or not _POINTERS.isdisjoint(block):
+        return [], [kind]
+    # Of a kind nobody knows: what looks like words, and not like encoded bytes, is read as well.
+    return [text for text in _strings(block) if _is_wordy(text)], [kind]
 
 
 def _texts(block: Mapping[str, Any]) -> Iterable[str]:
@@ -284,6 +326,10 @@ def _strings(value: object) -> Iterable[str]:
     elif isinstance(value, Sequence) and not isinstance(value, bytes | bytearray):
         for item in value:
             yield from _strings(item)
+
+
+def _is_wordy(text: str) -> bool:
+    return max(map(len, text.split()), default=0) <= _LONGEST_WORD
 
 
 def _is_bookkeeping(block: Mapping[str, Any]) -> bool:

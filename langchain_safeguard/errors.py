@@ -24,7 +24,7 @@ No message of this tree holds the text that was checked.
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from langchain_safeguard.decision import Decision
@@ -33,6 +33,10 @@ if TYPE_CHECKING:
 
 class SafeguardError(Exception):
     """Base of every error this library raises on purpose."""
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Copy and pickle without the constructor, whose arguments differ from `args`."""
+        return type(self).__new__, (type(self), *self.args), self.__dict__
 
 
 class ConfigurationError(SafeguardError, ValueError):

@@ -24,6 +24,8 @@ _WORDLESS = {
     "id",
     "index",
     "mime_type",
+    "media_type",
+    "tool_use_id",
     "format",
     "detail",
     "source_type",

@@ -12,6 +12,7 @@ from typing import Any, TypeVar, cast
 
 from langchain_core.messages import AIMessage, AIMessageChunk, BaseMessage, ToolMessage
 
+from langchain_safeguard.conversation import says_nothing
 from langchain_safeguard.decision import Decision
 from langchain_safeguard.errors import ContentBlockedError
 from langchain_safeguard.policy import Action
@@ -115,7 +116,7 @@ def _with_content(message: M, text: str) -> M:
     """Replace the readable content; pictures and other parts nobody judged stay with it."""
     content: Any = text
     if isinstance(message.content, list):
-        parts = [b for b in message.content if isinstance(b, dict) and "text" not in b]
+        parts = [b for b in message.content if isinstance(b, dict) and says_nothing(b)]
         content = [{"type": "text", "text": text}, *parts]
     return message.model_copy(update={"content": content})
 

@@ -14,7 +14,7 @@ from typing import Any
 from langchain_core.callbacks import adispatch_custom_event, dispatch_custom_event
 from langchain_core.runnables import RunnableConfig
 
-from langchain_safeguard.assembly import cache_of, guards_of, handlers_of, policy_of
+from langchain_safeguard.assembly import audit_of, cache_of, guards_of, handlers_of, policy_of
 from langchain_safeguard.audit import AuditSink, audit_record, log_record
 from langchain_safeguard.caching.verdict_cache import VerdictCache
 from langchain_safeguard.calling import seconds_or_none
@@ -50,8 +50,7 @@ class Safeguard:
             names that rules can refer to.
         audit: Called with each record; by default it is logged. `None` turns it off.
         audit_text: Whether records hold the checked text. They do not, unless this is set.
-        timeout: The seconds a guard may take for a verdict, all attempts together; `None` waits for
-            ever.
+        timeout: The seconds for a verdict, all attempts together; `None` waits for ever.
         attempts: How often a guard is asked when it fails for a transient reason.
         max_characters: A longer text is not judged, so that one request cannot keep the guard busy
             for minutes: its verdict is a failed one, and the policy's `on_failure` decides.
@@ -90,10 +89,8 @@ class Safeguard:
     ) -> None:
         """Load the guards and check the policy against what they can report."""
         if held is not None and (isinstance(held, type) or not isinstance(held, HeldStore)):
-            raise ConfigurationError(
-                f"held: a {type(held).__name__}; allowed: HeldResults(), HeldDatabase(url), or a "
-                "store of your own"
-            )
+            stores = "HeldResults(), HeldDatabase(url), or a store of your own"
+            raise ConfigurationError(f"held: a {type(held).__name__}; allowed: {stores}")
         self.cache = cache_of(cache)
         self.guards = guards_of(guard)
         self.handlers = handlers_of(handlers)
@@ -104,8 +101,7 @@ class Safeguard:
             )
             for guard in self.guards
         ]
-        self._audit = audit
-        self._audit_text = audit_text
+        self._audit, self._audit_text = audit_of(audit, audit_text)
         self.waiting = Waiting.of(
             held or HeldResults(),
             self.guards,
@@ -113,6 +109,12 @@ class Safeguard:
             active=bool(self.handlers),
             patience=seconds_or_none("handler_timeout", handler_timeout),
         )
+
+    def __repr__(self) -> str:
+        return f"Safeguard(guards={[g.name for g in self.guards]}, policy={self.policy.name!r})"
+
+    def __deepcopy__(self, memo: object) -> Safeguard:
+        return self  # it never changes, and its models are shared anyway
 
     def variant(self, policy: Any = None, *, recorded: bool = True) -> Safeguard:
         """Return one with the same guards, but another policy, or one that records nothing."""

@@ -15,11 +15,13 @@ from langchain_safeguard.chat_models.answer_forms import aonce, as_chunk, once, 
 from langchain_safeguard.conversation import Conversation
 from langchain_safeguard.decision import Decision
 from langchain_safeguard.errors import ContentBlockedError
+from langchain_safeguard.holding.error_words import text_of_error
 from langchain_safeguard.holding.graph_task import resumed
 from langchain_safeguard.holding.waiting import LOST_MESSAGE, Found
 from langchain_safeguard.hushed import aquietly, hushed, muted, quiet, quietly
 from langchain_safeguard.parallel import InputStoppedError, aboth, agated, both, gated
 from langchain_safeguard.plans import adrive, drive
+from langchain_safeguard.policy import Action
 from langchain_safeguard.refusal import (
     recorded,
     refusal_chunk,
@@ -44,7 +46,7 @@ class _Ask:
 
 @dataclass(frozen=True, slots=True)
 class _Call:
-    """Call the model; the result is its answer."""
+    """Call the model; the result is its answer, or the error it raised."""
 
     messages: Messages
 
@@ -61,7 +63,7 @@ class _Judge:
     """Check the answer; the result is the decision."""
 
     conversation: Conversation
-    answer: AIMessage
+    answer: AIMessage | Exception
 
 
 @dataclass(frozen=True, slots=True)
@@ -182,7 +184,7 @@ class GuardedCall:
 
     def _plan(self, messages: Messages) -> _Plan:
         prompt = Conversation.of(messages)
-        answer: AIMessage | None = None
+        answer: AIMessage | Exception | None = None
         if self.check_input:
             decision, answer = yield _Ask(prompt, messages)
             if decision.blocked:
@@ -191,7 +193,7 @@ class GuardedCall:
                 messages, answer = rewritten_input(messages, decision), None
                 prompt = Conversation.of(messages)
         if not self.check_output:
-            return answer if answer is not None else (yield _Call(messages))
+            return _raised(answer if answer is not None else (yield _Call(messages)))
         if answer is None and (found := (yield _Wait(prompt))):
             return (yield from self._found(prompt, found))
         if answer is None and (recalled := (yield _Recall(prompt))):
@@ -205,13 +207,28 @@ class GuardedCall:
         if found.held is None:
             return self._refusal(found.loss(LOST_MESSAGE), None)
         # Whoever gets it may write into it, and the step may begin anew once more.
-        return (yield from self._judged(prompt, whole(found.held.value)))
+        value = found.held.value
+        answer = value if isinstance(value, Exception) else whole(value)
+        return (yield from self._judged(prompt, answer))
 
-    def _judged(self, prompt: Conversation, answer: AIMessage) -> _Plan:
+    def _judged(self, prompt: Conversation, answer: AIMessage | Exception) -> _Plan:
+        if isinstance(answer, Exception):
+            return (yield from self._failed(prompt, answer))
         decision = yield _Judge(prompt.answered(answer), answer)
         if decision.blocked:
             return self._refusal(decision, answer)
         return recorded(answer, decision) if decision.passes else with_text(answer, decision)
+
+    def _failed(self, prompt: Conversation, failure: Exception) -> _Plan:
+        """Raise an error of the model if what it says passes: it may quote the answer."""
+        if text := text_of_error(failure):
+            decision = yield _Judge(prompt.answered(AIMessage(text)), failure)
+            if decision.action is Action.REWRITE:
+                # There is no answer whose text could be another.
+                raise ContentBlockedError(decision)
+            if not decision.passes:
+                return self._refusal(decision, None)
+        raise failure
 
     def _refusal(self, decision: Decision, answer: AIMessage | None) -> AIMessage:
         if self.on_block == "raise":
@@ -234,15 +251,21 @@ class GuardedCall:
     async def _acheck(self, prompt: Conversation) -> Decision:
         return await self.safeguard.acheck(prompt, side="input", config=self.config)
 
-    def _answer(self, messages: Messages) -> AIMessage:
+    def _answer(self, messages: Messages) -> AIMessage | Exception:
         config = hushed(self.config)
         with quiet(config):
-            return whole(muted(self.model).invoke(messages, config, **self.options))
+            try:
+                return whole(muted(self.model).invoke(messages, config, **self.options))
+            except Exception as error:
+                return error
 
-    async def _aanswer(self, messages: Messages) -> AIMessage:
+    async def _aanswer(self, messages: Messages) -> AIMessage | Exception:
         config = hushed(self.config)
         with quiet(config):
-            return whole(await muted(self.model).ainvoke(messages, config, **self.options))
+            try:
+                return whole(await muted(self.model).ainvoke(messages, config, **self.options))
+            except Exception as error:
+                return error
 
     def _streamed(self, messages: Messages, *, asked: bool) -> Generator[AIMessageChunk]:
         prompt, config = Conversation.of(messages), hushed(self.config)
@@ -261,9 +284,17 @@ class GuardedCall:
             chunks = gated(chunks, partial(self._check, prompt))
         if self.check_output:
             chunks = guarded_stream(chunks, prompt, self.safeguard, **self._window)
-        with closing(chunks):
-            for chunk in chunks:
-                yield as_chunk(own(chunk))
+        try:
+            with closing(chunks):
+                for chunk in chunks:
+                    yield as_chunk(own(chunk))
+            return
+        except Exception as error:
+            if isinstance(error, InputStoppedError) or not self.check_output:
+                raise
+            failure = error
+        # Outside of the handler, so that the error is no context of the one raised instead.
+        yield as_chunk(drive(self._failed(prompt, failure), self._perform))
 
     async def _astreamed(
         self, messages: Messages, *, asked: bool
@@ -284,9 +315,16 @@ class GuardedCall:
             chunks = agated(chunks, self._acheck(prompt))
         if self.check_output:
             chunks = aguarded_stream(chunks, prompt, self.safeguard, **self._window)
-        async with aclosing(chunks):
-            async for chunk in chunks:
-                yield as_chunk(own(chunk))
+        try:
+            async with aclosing(chunks):
+                async for chunk in chunks:
+                    yield as_chunk(own(chunk))
+            return
+        except Exception as error:
+            if isinstance(error, InputStoppedError) or not self.check_output:
+                raise
+            failure = error
+        yield as_chunk(await adrive(self._failed(prompt, failure), self._aperform))
 
     @property
     def _at_once(self) -> bool:
@@ -299,6 +337,12 @@ class GuardedCall:
     @property
     def _window(self) -> dict[str, Any]:
         return {"config": self.config, "every": self.every, "on_block": self.on_block}
+
+
+def _raised(answer: AIMessage | Exception) -> AIMessage:
+    if isinstance(answer, Exception):
+        raise answer
+    return answer
 
 
 def _stop_unless_passed(decision: Decision) -> None:

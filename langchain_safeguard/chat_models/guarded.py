@@ -21,6 +21,7 @@ from pydantic import BaseModel, Field
 from langchain_safeguard.chat_models.call import GuardedCall
 from langchain_safeguard.chat_models.llm_run import LLMRun, OpeningRun, children_of
 from langchain_safeguard.chat_models.wrapped import RUN, WrappedChatModel, chat_model_in
+from langchain_safeguard.either import check_either
 from langchain_safeguard.errors import ConfigurationError
 from langchain_safeguard.guards import Guard
 from langchain_safeguard.hushed import rebuilt
@@ -248,8 +249,9 @@ def guard_model(
         llm.invoke("How do I bake bread?")
         ```
     """
-    if safeguard is not None and (guard is not None or policy is not None):
-        raise ConfigurationError("give either 'safeguard' or 'guard' and 'policy', not both")
+    check_either(safeguard, guard, policy)
+    if not input and not output:
+        raise ConfigurationError("input=False and output=False leave nothing to guard")
     options: dict[str, Any] = {
         "check_input": input,
         "check_output": output,

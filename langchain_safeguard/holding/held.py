@@ -11,7 +11,6 @@ from __future__ import annotations
 import logging
 import threading
 from collections import OrderedDict
-from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, Protocol, runtime_checkable
 
@@ -109,15 +108,3 @@ class HeldResults:
             held = self._open.pop(key, None)
             if held is not None:
                 self._settled[key] = held
-
-
-def words_of(error: BaseException, depth: int = 8) -> Iterator[str]:
-    """Find what an error says, and those that led to it: any of it may end up before the model."""
-    yield str(error)
-    yield from getattr(error, "__notes__", ())
-    led = [error.__cause__, None if error.__suppress_context__ else error.__context__]
-    if isinstance(error, BaseExceptionGroup):
-        led += error.exceptions
-    for other in led:
-        if other is not None and depth:
-            yield from words_of(other, depth - 1)

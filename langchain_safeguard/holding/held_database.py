@@ -13,7 +13,8 @@ from langchain_core.tools import ToolException
 
 from langchain_safeguard.database import Database
 from langchain_safeguard.errors import ConfigurationError, MissingExtraError
-from langchain_safeguard.holding.held import Held, Outcome, words_of
+from langchain_safeguard.holding.error_words import words_of
+from langchain_safeguard.holding.held import Held, Outcome
 from langchain_safeguard.taxonomy import Category
 from langchain_safeguard.verdict import Finding, Span, Verdict
 
@@ -112,7 +113,7 @@ class HeldDatabase:
         value = held.value
         facts: dict[str, Any] = {"verdicts": json.loads(json.dumps([*map(asdict, held.verdicts)]))}
         if isinstance(value, Outcome) and value.failure is not None:
-            facts["failure"] = [*words_of(value.failure)]
+            facts["failure"] = words_of(value.failure) or [type(value.failure).__name__]
         elif isinstance(value, Outcome):
             facts["result"] = value.result
         else:

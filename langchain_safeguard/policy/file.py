@@ -14,6 +14,7 @@ from langchain_safeguard.policy.rule import (
     Rule,
     probability,
     read_categories,
+    read_names,
     read_sides,
     read_thresholds,
 )
@@ -99,7 +100,7 @@ class _Reader:
             "thresholds": read_thresholds,
             "message": _text,
             "rewrite": as_rewriter,
-            "escalate_to": _words,
+            "escalate_to": read_names,
         }
         return self._build(Rule, self._checked(data, checks, place, "rule"), place)
 
@@ -145,12 +146,6 @@ class _Reader:
 def _text(value: object) -> None:
     if not isinstance(value, str):
         raise ConfigurationError(f"{value!r} is no text")
-
-
-def _words(value: object) -> None:
-    items = [value] if isinstance(value, str) else value
-    if not isinstance(items, list) or not all(isinstance(item, str) for item in items):
-        raise ConfigurationError(f"{value!r} is no name or list of names")
 
 
 def _list(value: object) -> None:

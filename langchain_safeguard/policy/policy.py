@@ -6,7 +6,7 @@ A policy is plain Python objects. A dict or a YAML file is only another spelling
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -29,14 +29,14 @@ class Fired:
     finding: Finding
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, init=False)
 class Policy:
     """Rules, read top to bottom, and what holds where none speaks.
 
     For each finding the first rule that covers its category and the side has the word; over all
     findings the strictest action wins. A finding without a score counts as 1.
 
-    Attributes:
+    Args:
         rules: The rules, the most specific first.
         default: What to do about categories no rule covers.
         threshold: The score from which `default`, and rules without a threshold of their own, act.
@@ -51,30 +51,48 @@ class Policy:
         ConfigurationError: Something is unknown or out of range; the message says what is allowed.
     """
 
-    rules: tuple[Rule, ...] = ()
-    default: Action = Action.BLOCK
-    threshold: float = 0.5
-    on_failure: Action = Action.BLOCK
-    on_unchecked: Action = Action.FLAG
-    message: str = DEFAULT_MESSAGE
-    rewrite_rounds: int = 1
-    name: str = "policy"
+    rules: tuple[Rule, ...]
+    default: Action
+    threshold: float
+    on_failure: Action
+    on_unchecked: Action
+    message: str
+    rewrite_rounds: int
+    name: str
 
-    def __post_init__(self) -> None:
-        """Check the fields and bring words into their types."""
+    def __init__(
+        self,
+        rules: Iterable[Rule] = (),
+        default: str = Action.BLOCK,
+        threshold: float = 0.5,
+        on_failure: str = Action.BLOCK,
+        on_unchecked: str = Action.FLAG,
+        message: str = DEFAULT_MESSAGE,
+        rewrite_rounds: int = 1,
+        name: str = "policy",
+    ) -> None:
+        """Check the values and bring words into their types."""
         put = object.__setattr__
-        put(self, "rules", tuple(self.rules))
+        if isinstance(rules, str | Mapping) or not isinstance(rules, Iterable):
+            raise ConfigurationError(f"rules={rules!r}; allowed: a list of rules")
+        put(self, "rules", tuple(rules))
         for rule in self.rules:
             if not isinstance(rule, Rule):
                 raise ConfigurationError(f"a policy's rules are Rule objects, not {rule!r}")
-        for key in ("default", "on_failure", "on_unchecked"):
-            action = Action.of(getattr(self, key))
+        actions = {"default": default, "on_failure": on_failure, "on_unchecked": on_unchecked}
+        for key, word in actions.items():
+            action = Action.of(word)
             if action is Action.REWRITE:
                 raise ConfigurationError(f"{key}='rewrite' has nothing to rewrite with; use a rule")
             put(self, key, action)
-        probability("threshold", self.threshold)
-        if not isinstance(self.rewrite_rounds, int) or self.rewrite_rounds < 1:
-            raise ConfigurationError(f"rewrite_rounds={self.rewrite_rounds!r}; allowed: 1, 2, ...")
+        put(self, "threshold", probability("threshold", threshold))
+        if type(rewrite_rounds) is not int or rewrite_rounds < 1:
+            raise ConfigurationError(f"rewrite_rounds={rewrite_rounds!r}; allowed: 1, 2, ...")
+        put(self, "rewrite_rounds", rewrite_rounds)
+        for key, text in {"message": message, "name": name}.items():
+            if not isinstance(text, str):
+                raise ConfigurationError(f"{key}={text!r}; allowed: a text")
+            put(self, key, text)
 
     @classmethod
     def default_policy(cls) -> Policy:

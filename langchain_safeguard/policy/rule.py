@@ -9,6 +9,7 @@ from enum import StrEnum
 from typing import Any
 
 from langchain_safeguard.errors import ConfigurationError
+from langchain_safeguard.rewriters import as_rewriter
 from langchain_safeguard.taxonomy import SIDES, Category, Side, side_of
 
 
@@ -90,16 +91,25 @@ class Rule:
         if thresholds is not None and (action is not None or threshold is not None):
             raise ConfigurationError("a rule has either 'thresholds' or 'action' and 'threshold'")
         named = None if categories is None else read_categories(categories)
+        words("message", message)
+        words("name", name)
         put = object.__setattr__
         put(self, "categories", named)
         put(self, "thresholds", _thresholds(thresholds, action, threshold))
         put(self, "sides", read_sides(sides))
         put(self, "message", message)
         put(self, "rewrite", rewrite)
-        put(self, "escalate_to", tuple(_listed(escalate_to)))
+        put(self, "escalate_to", read_names(escalate_to))
         put(self, "name", name or ("all" if named is None else "+".join(sorted(named))))
         if rewrite is None and Action.REWRITE in self.thresholds:
             raise ConfigurationError(f"rule {self.name!r} rewrites, but has no 'rewrite'")
+        if rewrite is not None:
+            as_rewriter(rewrite)
+            if Action.REWRITE not in self.thresholds:
+                raise ConfigurationError(
+                    f"rule {self.name!r} has 'rewrite', but never rewrites; give it the action "
+                    "'rewrite'"
+                )
 
     def covers(self, category: Category, side: Side) -> bool:
         """Tell whether it speaks of this category on this side."""
@@ -124,6 +134,28 @@ def probability(name: str, value: object) -> float:
     if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value <= 1:
         raise ConfigurationError(f"{name}={value!r}; allowed: a number from 0 to 1")
     return float(value)
+
+
+def words(name: str, value: object) -> None:
+    """Check that `value` is a text or `None`.
+
+    Raises:
+        ConfigurationError: It is not.
+    """
+    if value is not None and not isinstance(value, str):
+        raise ConfigurationError(f"{name}={value!r}; allowed: a text")
+
+
+def read_names(names: Collection[str] | str) -> tuple[str, ...]:
+    """Read one name or several.
+
+    Raises:
+        ConfigurationError: They are no names.
+    """
+    listed = tuple(_listed(names))
+    if not all(isinstance(name, str) for name in listed):
+        raise ConfigurationError(f"{names!r} is no name or list of names")
+    return listed
 
 
 def read_categories(names: Collection[str] | str) -> frozenset[Category]:
@@ -179,4 +211,6 @@ def _thresholds(
 
 
 def _listed(value: Collection[str] | str) -> Collection[str]:
+    if isinstance(value, Mapping) or not isinstance(value, Collection):
+        raise ConfigurationError(f"{value!r} is no name or list of names")
     return (value,) if isinstance(value, str) else value

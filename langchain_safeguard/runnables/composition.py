@@ -187,7 +187,8 @@ def bundled(steps: Sequence[Runnable[Any, Any]]) -> list[Runnable[Any, Any]]:
     that has none yet. Without one, it belongs to all that is in front of it.
 
     Raises:
-        ConfigurationError: There is nothing between two guards, or a guard is wrapped.
+        ConfigurationError: There is nothing between two guards, or a guard is wrapped, or is only
+            the class of one.
     """
     done: list[Runnable[Any, Any]] = []
     for step in steps:
@@ -196,6 +197,8 @@ def bundled(steps: Sequence[Runnable[Any, Any]]) -> list[Runnable[Any, Any]]:
                 "a guard in a chain cannot be wrapped (with_config, with_retry, bind, ...); "
                 "wrap the whole chain"
             )
+        if (name := _name_of_class(step)) is not None:
+            raise ConfigurationError(f"a chain needs a guard, not its class: write {name}()")
         if isinstance(step, Closing):
             done = _closed(done, step)
         else:
@@ -242,6 +245,14 @@ def _closed_from_the_start(
         check_every=guard.check_every,
     )
     return [*front, bundle]
+
+
+def _name_of_class(step: Any) -> str | None:
+    """Return the name of a guard's class that LangChain took for a function."""
+    function = getattr(step, "func", None)
+    if isinstance(function, type) and issubclass(function, InputGuard | Closing):
+        return function.__name__
+    return None
 
 
 def _is_wrapped_guard(step: Any) -> bool:

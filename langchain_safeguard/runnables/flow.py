@@ -15,11 +15,12 @@ from langchain_core.runnables import Runnable
 from langchain_safeguard.conversation import Conversation
 from langchain_safeguard.decision import Decision
 from langchain_safeguard.errors import ContentBlockedError, SafeguardError, UnreadableInputError
+from langchain_safeguard.holding.error_words import text_of_error
 from langchain_safeguard.holding.waiting import LOST_MESSAGE
 from langchain_safeguard.policy import Action
 from langchain_safeguard.runnables.gate import Gate
 from langchain_safeguard.runnables.kinds import kind_of
-from langchain_safeguard.runnables.reading import answered, rewritten_value, text_of_error
+from langchain_safeguard.runnables.reading import answered, rewritten_value
 
 Mode = Literal["sequential", "parallel"]
 
@@ -99,7 +100,11 @@ class Plan:
 
     def answered(self, passage: Passage, answer: Any) -> Conversation:
         """Return the conversation that an answer ends; without steps, the input is the answer."""
-        return answered(Conversation(()) if self.steps is None else passage.conversation, answer)
+        if self.steps is None:
+            return answered(Conversation(()), answer)
+        # What a leading step has made is not the caller's, and nobody has checked it.
+        known = passage.conversation.turns if self.lead is None else ()
+        return answered(passage.conversation, answer, frozenset(known))
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,11 +12,14 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
+from langchain_core.documents import Document
 from langchain_core.messages import AIMessage, AIMessageChunk, BaseMessage
+from langchain_core.prompt_values import PromptValue
 from langchain_core.runnables import RunnableConfig
 
 from langchain_safeguard.conversation import Conversation
 from langchain_safeguard.decision import Decision
+from langchain_safeguard.either import check_either
 from langchain_safeguard.errors import ConfigurationError, ContentBlockedError
 from langchain_safeguard.guards import Guard
 from langchain_safeguard.holding.waiting import Found
@@ -32,6 +35,9 @@ Refusal = Callable[[Decision], Any]
 Kind = Literal["message", "text"]
 GuardLike = str | Path | Guard | Sequence[str | Path | Guard]
 PolicyLike = Policy | Mapping[str, Any] | str | Path
+
+
+_VALUES = (BaseMessage, PromptValue, Document, Mapping)
 
 
 class Gate:
@@ -64,16 +70,14 @@ class Gate:
             raise ConfigurationError.unknown("on_block", on_block, ("refuse", "raise"))
         if refusal is not None and not callable(refusal):
             raise ConfigurationError(f"refusal={refusal!r}; allowed: a function from a Decision")
-        if safeguard is not None and (guard is not None or policy is not None):
-            raise ConfigurationError("give either safeguard= or guard= and policy=, not both")
-        if safeguard is not None and not isinstance(safeguard, Safeguard):
-            raise ConfigurationError(f"safeguard={safeguard!r}; allowed: a Safeguard")
+        check_either(safeguard, guard, policy)
         self.side = side
         self.on_block = on_block
         self.refusal = refusal
         self._guard = guard
         self._policy = None if policy is None else Policy.of(policy)
         self._lock = threading.Lock()
+        self._given = safeguard
         self._safeguard = safeguard
         if safeguard is None and _is_loaded(guard, side):
             # Nothing to load, so that a policy which does not fit the guard fails here and now.
@@ -84,6 +88,18 @@ class Gate:
     def __deepcopy__(self, memo: object) -> Gate:
         """Return the gate itself: it never changes, and its guard model is shared anyway."""
         return self
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Pickle what it was made of; whoever gets it loads the guard model anew."""
+        made_of = self._guard, self._policy, self._given
+        return Gate, (self.side, *made_of, self.on_block, self.refusal)
+
+    def __repr__(self) -> str:
+        given = {"guard": self._guard, "policy": self._policy, "safeguard": self._given}
+        if self.on_block != "refuse":
+            given["on_block"] = self.on_block
+        told = (f"{name}={value!r}" for name, value in given.items() if value is not None)
+        return f"{self.side.capitalize()}Guard({', '.join(told)})"
 
     @property
     def safeguard(self) -> Safeguard:
@@ -213,6 +229,23 @@ def as_chunk(value: object) -> object:
     return AIMessageChunk(**fields, chunk_position="last")
 
 
+def _check_is_no_value(guard: object, side: Side) -> None:
+    """Make sure that nobody wrote `prompt | InputGuard`: LangChain calls that with each value.
+
+    Raises:
+        ConfigurationError: Somebody did. The value, which nobody has checked, is not quoted.
+    """
+    # No name of a folder or a file is longer.
+    name = isinstance(guard, str) and max(map(len, guard.split("/"))) <= 255
+    spaced = name and len(str(guard).split()) > 1 and not Path(str(guard)).is_dir()
+    if isinstance(guard, _VALUES) or (isinstance(guard, str) and (spaced or not name)):
+        wanted = f"{side.capitalize()}Guard()"
+        raise ConfigurationError(
+            f"guard: a {type(guard).__name__} that is no name of a guard. If it comes out of a "
+            f"chain: write {wanted} there, with parentheses"
+        )
+
+
 def _is_loaded(guard: GuardLike | None, side: Side) -> bool:
     """Check the names of guards, and tell whether none of them needs loading.
 
@@ -226,6 +259,7 @@ def _is_loaded(guard: GuardLike | None, side: Side) -> bool:
     if not guards:
         raise ConfigurationError("guard=[]; name at least one")
     for each in guards:
+        _check_is_no_value(each, side)
         check_name(each)
     if not any(judges(each, side) for each in guards):
         raise ConfigurationError(f"guard={guard!r} judges other sides than {side!r}")

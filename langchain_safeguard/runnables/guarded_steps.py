@@ -47,6 +47,11 @@ class GuardedSteps(RunnableSerializable[Any, Any]):
     check_every: int = 32
     _plans: dict[bool, tuple[Any, Any, Plan]] = PrivateAttr(default_factory=dict)
 
+    def __getstate__(self) -> dict[Any, Any]:
+        """Pickle without the plans, which hold what was loaded."""
+        state = super().__getstate__()
+        return {**state, "__pydantic_private__": {"_plans": {}}}
+
     def invoke(self, input: Any, config: RunnableConfig | None = None, **kwargs: Any) -> Any:
         """Check, call the steps, check their answer."""
         return self._call_with_config(cast(Any, self._invoke), input, config, **kwargs)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from collections.abc import Mapping
+from typing import Any, Literal, Self
 
 from langchain_core.runnables import RunnableConfig, RunnableSerializable
 from pydantic import ConfigDict, PrivateAttr
@@ -46,7 +47,7 @@ class InputGuard(RunnableSerializable[Any, Any]):
         ```
     """
 
-    model_config = ConfigDict(arbitrary_types_allowed=True)
+    model_config = ConfigDict(arbitrary_types_allowed=True, frozen=True)
 
     guard: Any = None
     policy: Any = None
@@ -108,6 +109,11 @@ class InputGuard(RunnableSerializable[Any, Any]):
     async def abatch(self, inputs: list[Any], *args: Any, **kwargs: Any) -> list[Any]:
         """Check all inputs in one pass of the guard; see `invoke`."""
         return await self._alone.abatch(inputs, *args, **kwargs)
+
+    def model_copy(self, *, update: Mapping[str, Any] | None = None, deep: bool = False) -> Self:
+        """Return a copy; what is updated is checked, and holds."""
+        fields = {name: getattr(self, name) for name in type(self).model_fields}
+        return type(self)(**{**fields, **(update or {})})
 
     @property
     def _alone(self) -> GuardedSteps:

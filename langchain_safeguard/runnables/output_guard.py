@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Iterator
-from typing import Any, NoReturn
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+from typing import TYPE_CHECKING, Any, NoReturn, TypeVar, overload
 
-from langchain_core.runnables import Runnable, RunnableConfig, RunnablePassthrough
+from langchain_core.runnables import (
+    Runnable,
+    RunnableConfig,
+    RunnablePassthrough,
+    RunnableSerializable,
+)
 from langchain_core.runnables.base import RunnableLike
 from pydantic import PrivateAttr
 
@@ -17,6 +22,9 @@ from langchain_safeguard.runnables.gate import Gate, GuardLike, OnBlock, PolicyL
 from langchain_safeguard.runnables.guarded_steps import GuardedSteps
 from langchain_safeguard.runnables.input_guard import InputGuard
 from langchain_safeguard.safeguard import Safeguard
+
+In = TypeVar("In")
+Out = TypeVar("Out")
 
 
 class OutputGuard(Closing):
@@ -69,13 +77,23 @@ class OutputGuard(Closing):
     ) -> None:
         """Check the values; the guard model is loaded when the first text is judged."""
         gate = Gate("output", guard, policy, safeguard, on_block, refusal)
-        if not isinstance(check_every, int) or check_every < 1:
+        if type(check_every) is not int or check_every < 1:
             raise ConfigurationError(f"check_every={check_every!r}; allowed: 1, 2, ...")
         # A sequence has fields for its steps. These do no harm to whoever runs them one by one.
         alone = GuardedSteps(exit=gate, name=name or "OutputGuard")
         super().__init__(first=RunnablePassthrough(), last=alone, name=name)
         self._gate = gate
         self._check_every = check_every
+
+    if TYPE_CHECKING:
+        # For type checkers: what it stands behind keeps its types.
+        @overload  # type: ignore[override]
+        def __ror__(self, other: Runnable[In, Out]) -> RunnableSerializable[In, Out]: ...
+        @overload
+        def __ror__(self, other: Mapping[str, Any]) -> RunnableSerializable[Any, Any]: ...
+        @overload
+        def __ror__(self, other: Callable[..., Any]) -> RunnableSerializable[Any, Any]: ...
+        def __ror__(self, other: Any) -> RunnableSerializable[Any, Any]: ...
 
     @property
     def gate(self) -> Gate:
@@ -154,9 +172,29 @@ class OutputGuard(Closing):
     configurable_fields = configurable_alternatives = _wrapped
 
     def __repr__(self) -> str:
-        return "OutputGuard()"
+        return repr(self._gate)
+
+    __str__ = __repr__
 
 
+@overload
+def guarded(
+    chain: Mapping[str, Any], *args: Any, **options: Any
+) -> RunnableSerializable[Any, Any]: ...
+@overload
+def guarded(
+    chain: RunnableLike[In, Out],
+    guard: GuardLike | None = None,
+    policy: PolicyLike | None = None,
+    *,
+    input: bool = True,
+    output: bool = True,
+    safeguard: Safeguard | None = None,
+    on_block: OnBlock = "refuse",
+    mode: Mode = "sequential",
+    check_every: int = 32,
+    refusal: Refusal | None = None,
+) -> RunnableSerializable[In, Out]: ...
 def guarded(
     chain: RunnableLike[Any, Any],
     guard: GuardLike | None = None,
@@ -169,21 +207,26 @@ def guarded(
     mode: Mode = "sequential",
     check_every: int = 32,
     refusal: Refusal | None = None,
-) -> Runnable[Any, Any]:
+) -> RunnableSerializable[Any, Any]:
     """Guard any chain: its input, its output, or both.
 
     Args:
-        chain: A runnable, or what LangChain makes one of.
-        guard: As for `OutputGuard`; so are `policy`, `safeguard`, `on_block`, `check_every` and
-            `refusal`.
-        policy: See `guard`.
+        chain: A runnable, or what LangChain makes one of: a function, a dict of runnables.
+        guard: What judges: a name, a folder, a guard, or several; the embedded guard if left out.
+        policy: What is done about it: a policy, a dict, or a YAML file; the default policy if left
+            out.
         input: Whether to check what goes in.
         output: Whether to check what comes out.
-        safeguard: See `guard`.
-        on_block: See `guard`.
-        mode: As for `InputGuard`.
-        check_every: See `guard`.
-        refusal: See `guard`.
+        safeguard: A `Safeguard`, instead of guard and policy: for handlers, audit and timeouts.
+        on_block: `"refuse"`, or `"raise"` to always raise `ContentBlockedError`.
+        mode: `"sequential"`, or `"parallel"` to start the chain while its input is checked; not
+            around steps with side effects.
+        check_every: After how many new tokens, estimated, a stream is checked again.
+        refusal: Makes the refusal from the `Decision`, where the chain returns neither a message
+            nor text, or to say it in your own words.
+
+    Returns:
+        A chain with the same inputs and outputs.
 
     Raises:
         ConfigurationError: A value is wrong; the message names it and what is allowed.
@@ -191,13 +234,17 @@ def guarded(
     Example:
         `guarded(prompt | llm)`
     """
+    for side, wanted in (("input", input), ("output", output)):
+        if not isinstance(wanted, bool):
+            raise ConfigurationError.unknown(side, wanted, (True, False))
     if not input and not output:
         raise ConfigurationError("input=False and output=False leave nothing to guard")
     try:
         steps = written(chain)
     except TypeError:
         allowed = "a runnable, a function, or a dict of these"
-        raise ConfigurationError(f"chain={chain!r}; allowed: {allowed}") from None
+        given = f"a {type(chain).__name__}"  # which may hold what nobody has checked
+        raise ConfigurationError(f"chain: {given}; allowed: {allowed}") from None
     common: dict[str, Any] = {"safeguard": safeguard, "on_block": on_block, "refusal": refusal}
     entry = InputGuard(guard, policy, mode=mode, **common)
     exit = OutputGuard(guard, policy, check_every=check_every, **common)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import Any
 
 from langchain_core.documents import Document
@@ -11,70 +11,58 @@ from langchain_core.messages import BaseMessage, convert_to_messages
 from langchain_core.prompt_values import ChatPromptValue, PromptValue, StringPromptValue
 from pydantic import BaseModel
 
-from langchain_safeguard.conversation import Conversation
+from langchain_safeguard.conversation import Conversation, Turn
 from langchain_safeguard.decision import Decision
-from langchain_safeguard.errors import SafeguardError, UnreadableInputError
-from langchain_safeguard.holding.graph_task import is_control_flow
+from langchain_safeguard.errors import UnreadableInputError
 from langchain_safeguard.refusal import rewritten_input, with_text
 
 
-def answered(conversation: Conversation, answer: object) -> Conversation:
+def answered(
+    conversation: Conversation, answer: object, known: Collection[Turn] = ()
+) -> Conversation:
     """Return the conversation followed by an answer, whatever its type.
 
     Structured answers (dicts, pydantic objects, tool arguments) are read as all the texts in them,
     names of keys included: those may be the model's own words.
 
+    Args:
+        conversation: What led to the answer.
+        answer: The answer.
+        known: Messages that are no part of it: graphs return what they were given, too.
+
     Raises:
-        UnreadableInputError: Something in it cannot be read as text.
+        UnreadableInputError: Something in it is of a type that cannot be read.
     """
     if isinstance(answer, str | BaseMessage | PromptValue | Document):
         return conversation.answered(answer)
-    if isinstance(answer, list) and answer and all(isinstance(a, BaseMessage) for a in answer):
-        return conversation.answered(answer)
-    return conversation.answered("\n".join(_texts(answer)), answer)
+    new = [*_turns(answer, known)]
+    text = "\n".join(turn.text for turn in new)
+    unchecked = tuple(note for turn in new for note in turn.unchecked)
+    return Conversation((*conversation.turns, Turn("assistant", text, unchecked, answer)))
 
 
-def _texts(value: object) -> Iterator[str]:
+def _turns(value: object, known: Collection[Turn]) -> Iterator[Turn]:
     if value is None or isinstance(value, str | bool | int | float):
-        yield "" if value is None else str(value)
+        yield Turn("assistant", "" if value is None else str(value))
     elif isinstance(value, BaseMessage | PromptValue | Document):
-        read = Conversation.of(value, "output").turns
-        unread = [note for turn in read for note in turn.unchecked]
-        if unread:
-            raise UnreadableInputError(f"cannot read {', '.join(unread)} inside an answer as text")
-        yield from (turn.text for turn in read)
+        yield from (t for t in Conversation.of(value, "output").turns if t not in known)
     elif isinstance(value, BaseModel):
-        yield from _texts({**value.__dict__, **(value.model_extra or {})})
+        yield from _turns({**value.__dict__, **(value.model_extra or {})}, known)
     elif dataclasses.is_dataclass(value) and not isinstance(value, type):
-        yield from _texts({f.name: getattr(value, f.name) for f in dataclasses.fields(value)})
+        fields = {f.name: getattr(value, f.name) for f in dataclasses.fields(value)}
+        yield from _turns(fields, known)
     elif isinstance(value, Mapping):
         for key, item in value.items():
-            yield from _texts(key)
-            yield from _texts(item)
+            yield from _turns(key, known)
+            yield from _turns(item, known)
     elif isinstance(value, list | tuple | set | frozenset):
         for item in value:
-            yield from _texts(item)
+            yield from _turns(item, known)
     else:
         raise UnreadableInputError(
             f"cannot read a {type(value).__name__} as an answer; allowed: text, messages, and "
             "dicts, lists, dataclasses and pydantic objects of them"
         )
-
-
-def text_of_error(error: Exception) -> str:
-    """Return what an error of guarded steps tells, with all errors that led to it.
-
-    Parsers quote the answer they could not parse. What LangGraph raises to steer a run, and our own
-    errors, which never hold a checked text, tell nothing.
-    """
-    told: list[str] = []
-    seen: BaseException | None = error
-    while seen is not None and not is_control_flow(seen) and not isinstance(seen, SafeguardError):
-        # `OutputParserException` has what it could not parse in attributes of its own.
-        extras = (getattr(seen, name, None) for name in ("llm_output", "observation"))
-        told += [str(seen), *(extra for extra in extras if isinstance(extra, str))]
-        seen = seen.__cause__ or seen.__context__
-    return "\n".join(dict.fromkeys(filter(None, told)))
 
 
 def rewritten_value(value: Any, decision: Decision) -> Any:

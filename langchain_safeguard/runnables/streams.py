@@ -13,6 +13,7 @@ from langchain_core.runnables import RunnableConfig
 
 from langchain_safeguard.chat_models.answer_forms import as_chunk
 from langchain_safeguard.decision import Decision
+from langchain_safeguard.holding.error_words import text_of_error
 from langchain_safeguard.holding.graph_task import resumed
 from langchain_safeguard.hushed import aclose, aquietly, close, hushed, quiet, quietly
 from langchain_safeguard.parallel import InputStoppedError, agated, gated
@@ -21,7 +22,6 @@ from langchain_safeguard.review.ticket import tickets_of
 from langchain_safeguard.runnables.drivers import Driver, Options
 from langchain_safeguard.runnables.flow import Passage, Plan
 from langchain_safeguard.runnables.gate import Gate
-from langchain_safeguard.runnables.reading import text_of_error
 from langchain_safeguard.streaming.guarded_stream import aguarded_stream, guarded_stream, joined
 
 _END = object()

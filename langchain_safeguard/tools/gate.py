@@ -16,7 +16,8 @@ from langchain_safeguard.conversation import Conversation, Turn
 from langchain_safeguard.decision import Decision
 from langchain_safeguard.errors import ContentBlockedError
 from langchain_safeguard.excision import PartRewriter
-from langchain_safeguard.holding.held import Outcome, words_of
+from langchain_safeguard.holding.error_words import words_of
+from langchain_safeguard.holding.held import Outcome
 from langchain_safeguard.policy import DEFAULT_MESSAGE, Action
 from langchain_safeguard.readable import Readable
 from langchain_safeguard.refusal import RECORD, recorded
@@ -207,7 +208,7 @@ class ToolGate:
         Raises:
             ContentBlockedError: It may not, and no model waits for a result.
         """
-        value = Readable.of([*words_of(error)])
+        value = Readable.of(words_of(error))
         if not self.output or value.empty or self.ledger.knows("tool_output", value):
             return None
         keep = Outcome(failure=error)

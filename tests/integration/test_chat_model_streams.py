@@ -199,7 +199,8 @@ def test_nothing_unchecked_is_out_when_the_model_fails_in_the_middle(mode: Any) 
         for chunk in guarded(model, guard=guard, mode=mode).stream("hi"):
             shown += chunk.text
     checked = [text for side, text in guard.seen if side == "output"]
-    assert shown and checked[-1].startswith(shown)
+    assert shown and any(text.startswith(shown) for text in checked)
+    assert checked[-1] == "gone"  # errors may quote the answer, so they are judged, too
 
 
 def test_a_guard_that_fails_in_the_middle_closes(stream: Run) -> None:

@@ -48,7 +48,8 @@ from langchain_safeguard import (
     guard_model,
     guard_tool,
 )
-from langchain_safeguard.holding.held import Held, Outcome, words_of
+from langchain_safeguard.holding.error_words import words_of
+from langchain_safeguard.holding.held import Held, Outcome
 from langchain_safeguard.holding.waiting import HELD_MESSAGE, LOST_MESSAGE
 from langchain_safeguard.middleware import SafeguardMiddleware, ToolGuardMiddleware
 from langchain_safeguard.testing import assert_no_leak
@@ -902,7 +903,7 @@ def test_an_error_comes_back_with_its_words(database: Any) -> None:
     except KeyError as error:
         database.hold("k", Held((), Outcome(failure=error)))
         held = database.get("k")
-        assert [*words_of(held.value.failure)] == [*words_of(error)] == ["'outer'", "inner"]
+        assert words_of(held.value.failure) == words_of(error) == ["'outer'", "inner"]
 
 
 class Own:

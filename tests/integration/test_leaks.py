@@ -7,7 +7,7 @@ from typing import Any, TypedDict
 
 import pytest
 from langchain_core.exceptions import OutputParserException
-from langchain_core.messages import AIMessage, HumanMessage
+from langchain_core.messages import AIMessage, HumanMessage, ToolMessage
 from langchain_core.output_parsers import StrOutputParser
 from langchain_core.runnables import Runnable, RunnableLambda, RunnablePassthrough
 from langgraph.graph import END, START, MessagesState, StateGraph
@@ -165,6 +165,107 @@ def test_errors_that_quote_the_answer(refusal: Any, mode: Any) -> None:
     chain = PROMPT | opening(mode=mode) | model() | _parse | closing(refusal=refusal)
     expected: Any = "No." if refusal else ContentBlockedError
     assert_no_leak(chain, SECRET, input={"question": "bread?"}, expect=expected)
+
+
+MESSAGES: dict[str, list[Any]] = {
+    "an earlier answer": [AIMessage(UNSAFE), HumanMessage("thanks"), AIMessage("Fine.")],
+    "a tool's result": [ToolMessage(UNSAFE, tool_call_id="1"), AIMessage("Fine.")],
+    "the last one is no answer": [AIMessage("Fine."), HumanMessage(UNSAFE)],
+}
+
+
+@pytest.mark.parametrize("messages", MESSAGES.values(), ids=MESSAGES)
+@pytest.mark.parametrize("form", [lambda m: m, lambda m: {"messages": m}, lambda m: [{"m": m}]])
+def test_all_messages_of_an_answer_are_judged(messages: list[Any], form: Any) -> None:
+    chain = PROMPT | RunnableLambda(lambda _: form(messages)) | closing(refusal=lambda d: d.text)
+    assert_no_leak(chain, SECRET, input={"question": "?"}, expect="No.", channels=["core"])
+
+
+def test_what_a_graph_was_given_is_no_part_of_its_answer() -> None:
+    graph = StateGraph(MessagesState)
+    graph.add_node("model", lambda state: {"messages": [model("Fine.").invoke("?")]})
+    graph.add_edge(START, "model")
+    picture = {"type": "image", "url": "https://example.com/a.png"}
+    asked = HumanMessage([{"type": "text", "text": "Is this a bomb?"}, picture])
+    chain = guarded(graph.compile(), word_guard(), {"on_unchecked": "block"}, input=False)
+    answer = chain.invoke({"messages": [asked]})
+    assert [message.text for message in answer["messages"]] == ["Is this a bomb?", "Fine."]
+
+
+def test_what_a_leading_step_made_is_judged_with_the_answer() -> None:
+    def both(answer: AIMessage) -> list[AIMessage]:
+        return [AIMessage(UNSAFE), answer]
+
+    chain = PROMPT | model() | (lambda draft: [draft]) | model("Fine.") | both | closing()
+    with pytest.raises(ContentBlockedError):
+        chain.invoke({"question": "bread?"})
+
+
+class Truncated(Exception):
+    """What clients of models raise with the answer as far as it got."""
+
+    def __init__(self, completion: AIMessage) -> None:
+        super().__init__("the answer is too long")
+        self.completion = completion
+
+    def __str__(self) -> str:
+        return "the answer is too long"
+
+
+def _annotated() -> Exception:
+    error = ValueError("failed")
+    error.add_note(UNSAFE)
+    return error
+
+
+FAILURES: dict[str, Callable[[], Exception]] = {
+    "message": lambda: ValueError(UNSAFE),
+    "attribute": lambda: Truncated(AIMessage(UNSAFE)),
+    "note": _annotated,
+    "group": lambda: ExceptionGroup("two failed", [KeyError("x"), ValueError(UNSAFE)]),
+}
+FAILING: dict[str, Callable[[Any], Runnable[Any, Any]]] = {
+    "chain": lambda model: PROMPT | opening() | model | closing(),
+    "parallel chain": lambda model: PROMPT | opening(mode="parallel") | model | closing(),
+    "chain with a parser": lambda model: PROMPT | opening() | model | StrOutputParser() | closing(),
+    "model": lambda model: guard_model(model, word_guard(), POLICY),
+    "parallel model": lambda model: guard_model(model, word_guard(), POLICY, mode="parallel"),
+}
+
+
+@pytest.mark.parametrize(
+    ("name", "failure"),
+    [*((name, "message") for name in FAILING), *(("model", failure) for failure in FAILURES)],
+)
+def test_errors_of_a_model_that_quote_its_answer(name: str, failure: str) -> None:
+    chain = FAILING[name](model(["Fine so far. ", FAILURES[failure]()]))
+    value: Any = "bread?" if "model" in name else {"question": "bread?"}
+    assert_no_leak(chain, SECRET, input=value, expect="No.", channels=["core"])
+
+
+@pytest.mark.parametrize("name", FAILING)
+async def test_an_error_of_a_model_is_raised_if_what_it_says_passes(name: str) -> None:
+    chain: Any = FAILING[name](model(["Fine so far. ", ConnectionError("gone away")]))
+    value: Any = "bread?" if "model" in name else {"question": "bread?"}
+    with pytest.raises(ConnectionError, match="gone away") as caught:
+        chain.invoke(value)
+    assert caught.value.__context__ is None
+    with pytest.raises(ConnectionError, match="gone away"):
+        await chain.ainvoke(value)
+    with pytest.raises(ConnectionError, match="gone away"):
+        [*chain.stream(value)]
+    with pytest.raises(ConnectionError, match="gone away"):
+        [chunk async for chunk in chain.astream(value)]
+
+
+def test_an_error_of_a_model_is_blocked_and_cannot_be_rewritten() -> None:
+    strict = guard_model(model([ValueError(UNSAFE)]), word_guard(), POLICY, on_block="raise")
+    rewriting = guard_model(model([ValueError("call 0123")]), word_guard(), POLICY)
+    for guarded_model in (strict, rewriting):
+        for call in (guarded_model.invoke, lambda v: [*guarded_model.stream(v)]):  # noqa: B023
+            with pytest.raises(ContentBlockedError) as caught:
+                call("bread?")
+            assert caught.value.__context__ is None
 
 
 def test_errors_that_tell_nothing_unsafe_stay_as_they_are() -> None:

@@ -17,8 +17,8 @@ ROOT = Path(langchain_safeguard.__file__).parent
 
 FLOORS = [
     {"errors", "once", "plans", "tables", "threads"},
-    {"taxonomy", "database"},
-    {"conversation", "verdict", "embedded", "hushed", "readable"},
+    {"taxonomy", "database", "readable"},
+    {"conversation", "verdict", "embedded", "hushed"},
     {
         "engines",
         "rewriters",
@@ -117,6 +117,16 @@ def test_every_public_name_can_be_imported_and_is_documented() -> None:
         value = getattr(langchain_safeguard, name)
         if isinstance(value, type | FunctionType):
             assert value.__doc__, name
+
+
+def test_help_works_without_any_extra() -> None:
+    code = (
+        "import pydoc, sys; sys.modules['sqlalchemy'] = sys.modules['redis'] = None;"
+        "import langchain_safeguard;"
+        "print(pydoc.render_doc(langchain_safeguard, renderer=pydoc.plaintext))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert "class InputGuard" in done.stdout
 
 
 def test_an_unknown_name_is_an_attribute_error() -> None:

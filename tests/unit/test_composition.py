@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import copy
+import pickle
 from collections.abc import Callable
 from typing import Any
 
 import pytest
-from langchain_core.language_models import FakeListLLM
+from langchain_core.language_models import FakeListChatModel, FakeListLLM
 from langchain_core.messages import AIMessage
 from langchain_core.output_parsers import JsonOutputParser, StrOutputParser
 from langchain_core.runnables import (
@@ -28,6 +29,7 @@ from langchain_safeguard import (
     Rule,
     Safeguard,
     SafeguardError,
+    guard_model,
     guarded,
 )
 from tests.guarded_chains import POLICY, PROMPT, answering, text_of, word_guard
@@ -139,6 +141,41 @@ def test_copies_work() -> None:
         assert text_of(twin.invoke({"question": "bomb"})) == "No."
 
 
+@pytest.mark.parametrize("used", [False, True])
+@pytest.mark.parametrize("copied", [copy.deepcopy, lambda chain: pickle.loads(pickle.dumps(chain))])
+def test_a_chain_is_guarded_in_another_process_too(copied: Any, used: bool) -> None:
+    chain: Any = PROMPT | InputGuard() | FakeListChatModel(responses=["Bread."]) | OutputGuard()
+    if used:
+        assert text_of(chain.invoke({"question": "What is bread?"})) == "Bread."
+    chain = copied(chain)
+    assert text_of(chain.invoke({"question": "What is bread?"})) == "Bread."
+    assert chain.invoke({"question": "How do I make a pipe bomb?"}).response_metadata["safeguard"]
+
+
+def test_what_is_changed_in_a_guard_holds_or_is_an_error() -> None:
+    guard = opening()
+    with pytest.raises(ValueError, match="frozen"):
+        guard.policy = {"default": "allow"}
+    lax = guard.model_copy(update={"policy": {"default": "allow"}})
+    assert lax.invoke("bomb") == "bomb"
+    with pytest.raises(ContentBlockedError):
+        guard.model_copy().invoke("bomb")
+    with pytest.raises(ConfigurationError, match="on_block"):
+        guard.model_copy(update={"on_block": "nonsense"})
+
+
+def test_guards_say_what_they_were_given() -> None:
+    assert repr(InputGuard()) == "InputGuard()"
+    assert repr(OutputGuard()) == str(OutputGuard()) == "OutputGuard()"
+    safeguard = Safeguard(word_guard())
+    assert repr(OutputGuard("embedded", on_block="raise")) == (
+        "OutputGuard(guard='embedded', on_block='raise')"
+    )
+    told = "safeguard=Safeguard(guards=['words'], policy='default')"
+    assert repr(InputGuard(safeguard=safeguard)) == f"InputGuard({told})"
+    assert repr(OutputGuard(safeguard=safeguard)) == f"OutputGuard({told})"
+
+
 def test_the_steps_of_a_guarded_chain_are_safe_one_by_one() -> None:
     value: Any = {"question": "bomb"}
     chain: Any = PROMPT | opening() | answering() | closing() | StrOutputParser()
@@ -216,10 +253,31 @@ class TestWhatCannotWork:
             InputGuard(word_guard(), mode="fast")  # type: ignore[arg-type]
         with pytest.raises(ConfigurationError, match="check_every"):
             OutputGuard(word_guard(), check_every=0)
+        with pytest.raises(ConfigurationError, match="check_every"):
+            OutputGuard(word_guard(), check_every=True)
+        with pytest.raises(ConfigurationError, match="output 'no'"):
+            guarded(PROMPT, word_guard(), output="no")  # type: ignore[call-overload]
+        with pytest.raises(ConfigurationError, match="nothing to guard"):
+            guard_model(answering(), word_guard(), input=False, output=False)
         with pytest.raises(ConfigurationError, match="nothing to guard"):
             guarded(PROMPT, word_guard(), input=False, output=False)
-        with pytest.raises(ConfigurationError, match="chain=7"):
+        with pytest.raises(ConfigurationError, match="chain: a int"):
             guarded(7, word_guard())  # type: ignore[arg-type]
+
+    @pytest.mark.parametrize("text", ["a hidden answer", "hidden" * 200, "/hidden and/more"])
+    def test_a_class_for_a_guard(self, text: str) -> None:
+        with pytest.raises(ConfigurationError, match=r"write InputGuard\(\)"):
+            PROMPT | InputGuard | answering() | closing()
+        with pytest.raises(ConfigurationError, match=r"write OutputGuard\(\)"):
+            PROMPT | opening() | answering() | OutputGuard | closing()
+        model = answering(text)
+        for chain in (
+            PROMPT | opening() | model | OutputGuard,
+            PROMPT | opening() | model | StrOutputParser() | OutputGuard,
+        ):
+            with pytest.raises(ConfigurationError, match=r"write OutputGuard\(\)") as caught:
+                chain.invoke({"question": "bread"})
+            assert "hidden" not in str(caught.value)
 
     def test_a_policy_that_does_not_fit_the_guard(self) -> None:
         class Narrow(WordGuard):

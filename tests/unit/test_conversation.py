@@ -79,14 +79,88 @@ def test_tool_calls_reasoning_and_odd_blocks_are_read_or_noted() -> None:
             {"type": "text", "text": "said"},
             {"type": "image", "url": "https://example.com/a.png"},
             {"type": "audio", "base64": "AAAA"},
-            {"type": "something_new", "payload": "?"},
+            {"type": "something_new", "payload": "coded", "bytes": "QUJD" * 100},
+            {"type": "server_tool_call", "name": "look_up", "args": {"q": "wanted"}, "id": "2"},
             {"type": "text", "text": "", "index": 1},
         ],
         tool_calls=[{"name": "send", "args": {"to": "폭탄"}, "id": "1"}],
     )
     turn = Conversation.of(message, "output").checked("output")
-    assert turn.text == 'thinking\nmore\nshort\nsaid\nsend({"to": "폭탄"})'
+    assert turn.text.splitlines() == [
+        "thinking",
+        "more",
+        "short",
+        "said",
+        "coded",
+        'look_up({"q": "wanted"})',
+        'send({"to": "폭탄"})',
+    ]
     assert turn.unchecked == ("image", "audio", "something_new")
+
+
+@pytest.mark.parametrize(
+    ("block", "text", "unchecked"),
+    [
+        ({"type": "tool_result", "tool_use_id": "toolu_1", "content": "words"}, "words", ()),
+        ({"type": "tool_result", "content": [{"type": "text", "text": "words"}]}, "words", ()),
+        (
+            {
+                "type": "search_result",
+                "source": "https://a.b",
+                "title": "words",
+                "content": [{"type": "text", "text": "more"}],
+            },
+            "words\nmore",
+            (),
+        ),
+        (
+            {
+                "type": "document",
+                "source": {"type": "text", "media_type": "text/plain", "data": "some words"},
+            },
+            "some words",
+            (),
+        ),
+        (
+            {
+                "type": "document",
+                "source": {"type": "base64", "media_type": "application/pdf", "data": "JVBERi0="},
+            },
+            "",
+            ("document",),
+        ),
+        ({"type": "json", "json": {"key": "words"}}, "key: words", ()),
+        ({"type": "non_standard", "value": {"key": "words"}}, "key: words", ()),
+        (
+            {"type": "code_execution_tool_result", "content": {"stdout": "words"}},
+            "stdout: words",
+            (),
+        ),
+        (
+            {
+                "type": "tool_result",
+                "content": [
+                    {"type": "text", "text": "words"},
+                    {"type": "image", "source": {"type": "base64", "data": "AAAA"}},
+                ],
+            },
+            "words",
+            ("tool_result",),
+        ),
+    ],
+)
+def test_words_inside_of_blocks_are_read(block: Any, text: str, unchecked: Any) -> None:
+    turn = Conversation.of(HumanMessage([block])).checked("input")
+    assert [line for line in turn.text.splitlines() if "https" not in line] == text.splitlines()
+    assert turn.unchecked == unchecked
+
+
+def test_an_answer_in_pieces_is_read_as_it_is_shown() -> None:
+    pieces: Any = ["How to make a b", {"type": "text", "text": "om"}, {"type": "text", "text": "b"}]
+    answer = AIMessage(pieces)
+    assert Conversation.of(answer, "output").checked("output").text == answer.text
+    # Who asks may mean paragraphs.
+    assert Conversation.of(HumanMessage(["one", "two"])).checked("input").text == "one\ntwo"
 
 
 @pytest.mark.parametrize(

@@ -80,10 +80,24 @@ def test_without_rules_a_text_is_blocked_exactly_from_the_threshold_on(
         (lambda: Rule("hate", "block", thresholds={"block": 1}), "either", "thresholds"),
         (lambda: Rule("hate", "rewrite"), "rewrite", "no 'rewrite'"),
         (lambda: Policy(threshold=2), "2", "from 0 to 1"),
-        (lambda: Policy(default="explode"), "'explode'", "allow"),  # type: ignore[arg-type]
-        (lambda: Policy(on_failure="rewrite"), "on_failure", "use a rule"),  # type: ignore[arg-type]
+        (lambda: Policy(default="explode"), "'explode'", "allow"),
+        (lambda: Policy(on_failure="rewrite"), "on_failure", "use a rule"),
         (lambda: Policy(rules=("hate",)), "'hate'", "Rule"),  # type: ignore[arg-type]
         (lambda: Policy(rewrite_rounds=0), "0", "1, 2"),
+        (lambda: Policy(rewrite_rounds=True), "True", "1, 2"),
+        (lambda: Policy(Rule("hate")), "rules=Rule", "a list"),  # type: ignore[arg-type]
+        (lambda: Policy("hate"), "rules='hate'", "a list"),  # type: ignore[arg-type]
+        (lambda: Policy(message=5), "message=5", "a text"),  # type: ignore[arg-type]
+        (lambda: Policy(name=5), "name=5", "a text"),  # type: ignore[arg-type]
+        (lambda: Rule(5), "5", "list of names"),  # type: ignore[arg-type]
+        (lambda: Rule("hate", sides=5), "5", "list of names"),  # type: ignore[arg-type]
+        (lambda: Rule("hate", message=5), "message=5", "a text"),  # type: ignore[arg-type]
+        (lambda: Rule("hate", name=5), "name=5", "a text"),  # type: ignore[arg-type]
+        (lambda: Rule("hate", escalate_to=5), "5", "list of names"),  # type: ignore[arg-type]
+        (lambda: Rule("hate", escalate_to=[5]), "5", "list of names"),  # type: ignore[list-item]
+        (lambda: Rule("hate", "rewrite", rewrite=5), "rewrite=5", "callable"),
+        (lambda: Rule("hate", "rewrite", rewrite={"redact": ["emial"]}), "'emial'", "email"),
+        (lambda: Rule("hate", rewrite="love"), "never rewrites", "action"),
     ],
 )
 def test_a_wrong_value_is_named_with_the_allowed_ones(make: Any, named: str, allowed: str) -> None:
@@ -111,6 +125,8 @@ def test_a_wrong_value_is_named_with_the_allowed_ones(make: Any, named: str, all
         ("rules: 3\n", 1, "a list of rules"),
         ("rules:\n  - categories: hate\n    action: rewrite\n", 2, "no 'rewrite'"),
         ("rules:\n  - categories: hate\n    rewrite: {redact: [shoe]}\n", 3, "unknown entity"),
+        ("rules:\n  - categories: 5\n", 2, "list of names"),
+        ("rules:\n  - escalate_to: {a: b}\n", 2, "list of names"),
         ("rules: [\n", 2, "not YAML"),
         ("- a\n", None, "a policy is a mapping"),
         ("rules: !!python/object:os.system {}\n", 1, "not YAML"),

@@ -127,6 +127,18 @@ def test_a_rewritten_input_keeps_its_pictures() -> None:
     assert new.content == [{"type": "text", "text": "c"}, picture]
 
 
+def test_a_rewritten_input_keeps_no_block_that_was_judged() -> None:
+    picture = {"type": "image", "url": "u"}
+    judged = [
+        {"type": "text", "text": "a"},
+        {"type": "tool_result", "tool_use_id": "1", "content": "b"},
+        {"type": "document", "source": {"type": "text", "data": "c d"}},
+        {"type": "tool_use", "id": "1", "name": "f", "input": {"x": "e"}},
+    ]
+    (new,) = rewritten_input([HumanMessage([*judged, picture])], decision("rewrite", "c"))
+    assert new.content == [{"type": "text", "text": "c"}, picture]
+
+
 def test_an_answer_the_caller_began_is_judged_and_rewritten_with_the_input() -> None:
     messages = [HumanMessage("one"), AIMessage("two")]
     assert said(rewritten_input(messages, decision("rewrite", "better"))) == [("human", "better")]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import copy
 import json
 import threading
 import time
@@ -451,6 +452,9 @@ def test_lone_surrogates_and_control_characters_are_judged(decided: Decided) -> 
             "'boss'",
         ),
         (lambda: Safeguard(Words(), handlers=[_later, _later]), "'_later'"),
+        (lambda: Safeguard(Words(), audit="log"), "'log'"),  # type: ignore[arg-type]
+        (lambda: Safeguard(Words(), audit=JsonLinesSink), "JsonLinesSink"),
+        (lambda: Safeguard(Words(), audit_text="no"), "'no'"),  # type: ignore[arg-type]
     ],
 )
 def test_a_wrong_value_is_named(make: Callable[[], object], named: str) -> None:
@@ -473,3 +477,9 @@ def test_the_error_of_a_block_names_categories_but_not_the_text() -> None:
     assert "hate" in str(error)
     assert "secret" not in str(error)
     assert error.decision.blocked
+
+
+def test_a_safeguard_says_what_it_is_made_of_and_is_one_in_all_copies() -> None:
+    safeguard = Safeguard(Words(), {"name": "strict"})
+    assert repr(safeguard) == "Safeguard(guards=['words'], policy='strict')"
+    assert copy.deepcopy([safeguard])[0] is safeguard
