@@ -61,7 +61,7 @@ class _Judge:
     """Check the answer; the result is the decision."""
 
     conversation: Conversation
-    answer: AIMessage
+    keep: AIMessage
 
 
 @dataclass(frozen=True, slots=True)
@@ -158,8 +158,8 @@ class GuardedCall:
                 return self.safeguard.waiting.recall(
                     prompt.answered(""), side="output", config=self.config
                 )
-            case _Judge(conversation, answer):
-                options: Any = {"config": self.config, "keep": answer}
+            case _Judge(conversation, keep):
+                options: Any = {"config": self.config, "keep": keep}
                 return self.safeguard.check(conversation, side="output", **options)
 
     async def _aperform(self, step: _Step) -> Any:
@@ -176,8 +176,8 @@ class GuardedCall:
                 return await self.safeguard.waiting.arecall(
                     prompt.answered(""), side="output", config=self.config
                 )
-            case _Judge(conversation, answer):
-                options: Any = {"config": self.config, "keep": answer}
+            case _Judge(conversation, keep):
+                options: Any = {"config": self.config, "keep": keep}
                 return await self.safeguard.acheck(conversation, side="output", **options)
 
     def _plan(self, messages: Messages) -> _Plan:
@@ -205,10 +205,12 @@ class GuardedCall:
         if found.held is None:
             return self._refusal(found.loss(LOST_MESSAGE), None)
         # Whoever gets it may write into it, and the step may begin anew once more.
-        return (yield from self._judged(prompt, whole(found.held.value)))
+        return (yield from self._judged(prompt, whole(found.held.value), found.held.value))
 
-    def _judged(self, prompt: Conversation, answer: AIMessage) -> _Plan:
-        decision = yield _Judge(prompt.answered(answer), answer)
+    def _judged(
+        self, prompt: Conversation, answer: AIMessage, keep: AIMessage | None = None
+    ) -> _Plan:
+        decision = yield _Judge(prompt.answered(answer), answer if keep is None else keep)
         if decision.blocked:
             return self._refusal(decision, answer)
         return recorded(answer, decision) if decision.passes else with_text(answer, decision)

@@ -40,7 +40,7 @@ Handler = Callable[[ModelRequest[Any]], ModelResponse[Any]]
 AsyncHandler = Callable[[ModelRequest[Any]], Awaitable[ModelResponse[Any]]]
 
 _CHECKED = "safeguard_checked"
-_RECALL: Any = {"side": "output", "ahead": True}
+_RECALL: Any = {"side": "output"}
 _REPLACED = (Action.BLOCK, Action.REWRITE)
 
 

@@ -69,8 +69,8 @@ class Driver:
                 return self._recall(step)
             case Judge():
                 return self._judge(step)
-            case Wait(gate, conversation):
-                return gate.waited(conversation, self._configs[0])
+            case Wait(gate, conversation, item):
+                return gate.waited(conversation, self._configs[item])
             case Run():
                 return self._run(step)
             case Both(judge, run):
@@ -82,8 +82,8 @@ class Driver:
                 return await self._arecall(step)
             case Judge():
                 return await self._ajudge(step)
-            case Wait(gate, conversation):
-                return await gate.awaited(conversation, self._configs[0])
+            case Wait(gate, conversation, item):
+                return await gate.awaited(conversation, self._configs[item])
             case Run():
                 return await self._arun(step)
             case Both(judge, run):

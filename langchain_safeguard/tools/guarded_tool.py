@@ -170,9 +170,9 @@ class GuardedTool(BaseTool):
             carry_out(gate.made(admitted, outcome), config)
         # Outside of `except`: an error raised from here must not carry the other one along.
         if outcome.failure is not None:
-            replaced = carry_out(gate.excuse(admitted, outcome.failure), config)
+            replaced = carry_out(gate.excuse(admitted, outcome), config)
             return self._instead(replaced, outcome.failure)
-        return self._formatted(carry_out(gate.settle(admitted, outcome.result), config))
+        return self._formatted(carry_out(gate.settle(admitted, outcome), config))
 
     async def _arun(
         self,
@@ -201,9 +201,9 @@ class GuardedTool(BaseTool):
             await acarry_out(gate.made(admitted, outcome), config)
         # Outside of `except`: an error raised from here must not carry the other one along.
         if outcome.failure is not None:
-            replaced = await acarry_out(gate.excuse(admitted, outcome.failure), config)
+            replaced = await acarry_out(gate.excuse(admitted, outcome), config)
             return self._instead(replaced, outcome.failure)
-        return self._formatted(await acarry_out(gate.settle(admitted, outcome.result), config))
+        return self._formatted(await acarry_out(gate.settle(admitted, outcome), config))
 
     def _instead(self, replaced: Replacement | None, failure: Exception) -> Any:
         if replaced is None:

@@ -1,0 +1,334 @@
+"""Which of a LangGraph task's answers belongs to which question.
+
+LangGraph counts the interrupts of a task and gives the n-th answer to the n-th one when it runs the
+task again. If the task then does something else (a model answers anew, a guard judges differently,
+or several things are done at once and come in another order), an answer meets a question that
+nobody was asked. So each question of ours stands as a mark in the list of answers, which the
+checkpointer saves, in front of its own answers. It tells what was asked, by digests; an answer
+without the right mark in front of it is not taken. What stands behind no mark are the answers to
+interrupts of the task itself, which get them in their order.
+
+A mark also tells what was done by then. If that is gone when the run goes on, this is known.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from concurrent.futures import Future
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+from langchain_safeguard.errors import EscalationError
+from langchain_safeguard.taxonomy import Side
+
+_MARK, _TIMES, _DONE = "safeguard_question", "asked", "done"
+
+lock = threading.RLock()
+"""Held while such a list is looked at or changed: what is done at once may run in threads."""
+
+
+@dataclass(frozen=True, slots=True)
+class Question:
+    """What a person is asked, without any of its words.
+
+    Attributes:
+        owner: Who asks, where several judge the same text.
+        side: The side that is judged.
+        whole: The digest of the conversation with the text in question.
+        decision_id: That of the decision in question.
+    """
+
+    owner: str
+    side: Side
+    whole: str
+    decision_id: str
+
+
+class BusyError(EscalationError):
+    """Another question of the same task is just being asked; never leaves the library.
+
+    LangGraph takes one question of a task at a time: the other one is asked when the run goes on.
+
+    Attributes:
+        interrupt: What interrupts the task for that one; `None` if nothing does in the end.
+    """
+
+    def __init__(self, interrupt: Future[Exception | None]) -> None:
+        """Store."""
+        super().__init__("another question is being asked")
+        self.interrupt = interrupt
+
+
+@dataclass(slots=True, eq=False)
+class Entry:
+    """A mark with the answers behind it, or one answer to an interrupt of the task itself.
+
+    Attributes:
+        ours: Whether there is a mark.
+        question: What was asked; `None` where a mark only tells what was done.
+        times: How often the handler has interrupted the run for it.
+        answers: What was answered.
+        done: The keys of what was done by then.
+        taken: Whether this run of the task has come to it.
+    """
+
+    ours: bool
+    question: Question | None = None
+    times: int = 0
+    answers: list[Any] = field(default_factory=list)
+    done: list[str] = field(default_factory=list)
+    taken: bool = False
+
+    @classmethod
+    def of(cls, item: Any) -> Entry:
+        """Read an item of the list."""
+        if not isinstance(item, dict) or set(item) != {_MARK, _TIMES, _DONE}:
+            return cls(ours=False, answers=[item])
+        asked = item[_MARK]
+        question = None if asked is None else Question(**asked)
+        return cls(ours=True, question=question, times=item[_TIMES], done=[*item[_DONE]])
+
+    def written(self) -> list[Any]:
+        """Return what stands in the list for it."""
+        if not self.ours:
+            return self.answers
+        asked = None if self.question is None else asdict(self.question)
+        # New ones each time: LangGraph may have saved the old ones, or be about to.
+        return [{_MARK: asked, _TIMES: self.times, _DONE: [*self.done]}, *self.answers]
+
+
+class Answers:
+    """The list of a task's answers, and how far this run of the task has come in it.
+
+    Called, it numbers the task's own interrupts, as LangGraph's counter does.
+
+    Args:
+        scratchpad: Where LangGraph keeps the list.
+        send: Takes the list to be saved.
+        used: How many interrupts the task has had in this run already.
+
+    Attributes:
+        resumed: Whether the task was interrupted before this run of it.
+        done: The keys of what is known to have been done.
+        asking: Who interrupts this run of the task, if somebody does.
+    """
+
+    def __init__(self, scratchpad: Any, send: Callable[[Any], Any], used: int) -> None:
+        """Read the list."""
+        self._list: list[Any] = scratchpad.resume
+        self._scratchpad = scratchpad
+        self._send = send
+        self._entries: list[Entry] = []
+        rest = [*self._list]
+        while rest:
+            entry = Entry.of(rest.pop(0))
+            entry.taken = len(self._list) - len(rest) <= used
+            if entry.ours:
+                entry.answers, rest = rest[: entry.times], rest[entry.times :]
+            self._entries.append(entry)
+        self.resumed = bool(self._list)
+        self.done = {key for entry in self._entries for key in entry.done}
+        self.asking: Asker | None = None
+        if self._is_open() and (given := scratchpad.get_null_resume(True)) is not None:
+            # It came without the id of a question, so it is to the only one that was open.
+            self._entries[-1].answers.append(given)
+            self.save()
+
+    def __call__(self) -> int:
+        """Return the number of an interrupt of the task itself."""
+        with lock:
+            self._heed()
+            if self.asking is not None:
+                interrupt = self.asking.interrupt
+                if not interrupt.done():
+                    raise EscalationError("a step asks its own question while another is asked")
+                if (error := interrupt.result()) is not None:
+                    raise error
+            at = 0
+            for entry in self._entries:
+                if not entry.ours and not entry.taken:
+                    entry.taken = True
+                    return at
+                at += len(entry.written())
+            self._close()
+            self.save()
+            return len(self._list)
+
+    def find(self, owner: str, side: Side, whole: str) -> Entry | None:
+        """Return the next question about a text, which is then taken."""
+        with lock:
+            for entry in self._entries:
+                if entry.taken or entry.question is None:
+                    continue
+                asked = entry.question
+                if (asked.owner, asked.side, asked.whole) == (owner, side, whole):
+                    entry.taken = True
+                    return entry
+        return None
+
+    def last(self, entry: Entry) -> None:
+        """Put an entry at the end of the list, where LangGraph puts the next answer.
+
+        Raises:
+            EscalationError: An answer waits there for an interrupt of the task itself.
+        """
+        self._heed()
+        if _unclaimed(self._scratchpad):
+            raise EscalationError("the answer at hand is one to another question")
+        if entry in self._entries:
+            self._entries.remove(entry)
+        self._close()
+        self._entries.append(entry)
+
+    def note(self, key: str) -> None:
+        """Mark that something was done."""
+        with lock:
+            self._heed()
+            if key in self.done:
+                return
+            self.done.add(key)
+            if self.asking is None:
+                self._close()
+                self._entries.append(Entry(ours=True, taken=True))
+            # Where one is asked, at its mark: the id of its interrupt counts what stands there.
+            self._entries[-1].done.append(key)
+            self.save()
+
+    def place(self, entry: Entry) -> int:
+        """Return where in the list an entry begins."""
+        before = self._entries[: self._entries.index(entry)]
+        return sum(len(each.written()) for each in before)
+
+    def save(self) -> None:
+        """Write the list."""
+        self._list[:] = [item for entry in self._entries for item in entry.written()]
+        self._send([("__resume__", [*self._list])])
+
+    def withdraw(self, entry: Entry) -> None:
+        """Take a question back that nobody has answered."""
+        entry.times = len(entry.answers)
+        if not entry.answers:
+            entry.question = None
+        if not (entry.answers or entry.done):
+            self._entries.remove(entry)
+        self.save()
+
+    def _heed(self) -> None:
+        """Take note of answers that LangGraph has given to the task itself."""
+        known = sum(len(entry.written()) for entry in self._entries)
+        for given in self._list[known:]:
+            self._entries.append(Entry(ours=False, answers=[given], taken=True))
+
+    def _is_open(self) -> bool:
+        last = self._entries[-1] if self._entries else None
+        return last is not None and last.ours and len(last.answers) < last.times
+
+    def _close(self) -> None:
+        """Let the next answer be to what comes now, and not to what was asked last."""
+        if self._is_open():
+            self.withdraw(self._entries[-1])
+
+
+class Asker:
+    """Numbers the interrupts of a handler that is asked one question.
+
+    Args:
+        answers: The list of the task.
+        question: What it is asked.
+        before: Gives the entry of a question that was asked before about the same text.
+
+    Attributes:
+        entry: That of the question; `None` until the handler interrupts the run.
+        interrupt: What it interrupts the task with, if it does; done when this is known.
+    """
+
+    def __init__(
+        self, answers: Answers, question: Question, before: Callable[[], Entry | None]
+    ) -> None:
+        """Store."""
+        self._answers = answers
+        self._question = question
+        self._before = before
+        self._given = 0
+        self._over = False
+        self.entry: Entry | None = None
+        self.interrupt: Future[Exception | None] = Future()
+        # So that nobody who waits for it can cancel it.
+        self.interrupt.set_running_or_notify_cancel()
+
+    def __call__(self) -> int:
+        """Return the number of the handler's next interrupt.
+
+        Raises:
+            EscalationError: It cannot be asked now.
+        """
+        with lock:
+            entry, number = self._found(), self._given
+            if entry is not None and number < len(entry.answers):
+                self._given += 1
+            else:
+                entry = self.begin()
+                entry.times = number + 1
+            self._answers.save()
+            return self._answers.place(entry) + 1 + number
+
+    def begin(self) -> Entry:
+        """Set the mark, if it is not set, where LangGraph puts the next answer.
+
+        Raises:
+            BusyError: Another question is being asked.
+            EscalationError: It cannot be asked now.
+        """
+        with lock:
+            if self._over:
+                raise EscalationError("the handler asks when nobody waits for it any more")
+            entry, asking = self._found(), self._answers.asking
+            if asking is not None and asking is not self:
+                raise BusyError(asking.interrupt)
+            if entry is None:
+                entry = Entry(ours=True, question=self._question, taken=True)
+            if asking is None:
+                self._answers.last(entry)
+            self.entry, self._answers.asking = entry, self
+            return entry
+
+    def end(self, interrupt: Exception | None = None) -> None:
+        """Note that the handler is done, and whether its question interrupts the task."""
+        with lock:
+            self._over = True
+            if self._answers.asking is not self or self.interrupt.done():
+                return
+            if interrupt is None:
+                # It has caught its own interrupt, or what is asked about cannot be held.
+                assert self.entry is not None
+                self._answers.withdraw(self.entry)
+                self._answers.asking = None
+            self.interrupt.set_result(interrupt)
+
+    def save(self, _writes: object = None) -> None:
+        """Save the list: LangGraph would save what stands in front of an interrupt alone."""
+        with lock:
+            self._answers.save()
+
+    def _found(self) -> Entry | None:
+        if self.entry is None:
+            entry = self._before()
+            self.entry = entry if entry is not None and entry.question == self._question else None
+        return self.entry
+
+
+def _unclaimed(scratchpad: Any) -> bool:
+    """Tell whether the answer that came without the id of a question is still to be taken.
+
+    `get_null_resume` does not tell: it goes on returning an answer that was taken.
+    """
+    take = scratchpad.get_null_resume
+    if take(False) is None:
+        return False
+    cells = [cell.cell_contents for cell in take.__closure__ or ()]
+    inside = dict(zip(take.__code__.co_freevars, cells, strict=True))
+    own, around = inside.get("null_resume_write"), inside.get("parent_scratchpad")
+    if own is None:
+        return around is None or _unclaimed(around)
+    return any(write is own for write in inside.get("pending_writes", [own]))
