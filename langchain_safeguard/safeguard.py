@@ -123,16 +123,19 @@ class Safeguard:
         other._audit = self._audit if recorded else None
         return other
 
-    def asking_as(self, name: str, interrupted: Interrupted | None = None) -> Safeguard:
-        """Return the same for one of several places at which it judges.
+    def asking_as(
+        self, name: str, place: str = "", interrupted: Interrupted | None = None
+    ) -> Safeguard:
+        """Return the same for one of several who judge with it.
 
         Args:
-            name: What tells its questions to people from those of other places.
+            name: What tells its questions to people from those of others.
+            place: Where that is done about which it asks, if there are several places.
             interrupted: Takes the interrupt of a handler that asks a person; the decision is then
                 `escalate`. If left out, the interrupt is raised.
         """
         other = copy(self)
-        other.waiting = self.waiting.named(name, interrupted)
+        other.waiting = self.waiting.named(name, place, interrupted)
         return other
 
     def require(self, side: Side) -> None:

@@ -21,6 +21,7 @@ from langchain_safeguard.hushed import aquietly, hushed, muted, quiet, quietly
 from langchain_safeguard.parallel import InputStoppedError, aboth, agated, both, gated
 from langchain_safeguard.plans import adrive, drive
 from langchain_safeguard.refusal import (
+    is_held,
     recorded,
     refusal_chunk,
     refusal_message,
@@ -61,7 +62,7 @@ class _Judge:
     """Check the answer; the result is the decision."""
 
     conversation: Conversation
-    keep: AIMessage
+    keep: AIMessage | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -210,7 +211,9 @@ class GuardedCall:
     def _judged(
         self, prompt: Conversation, answer: AIMessage, keep: AIMessage | None = None
     ) -> _Plan:
-        decision = yield _Judge(prompt.answered(answer), answer if keep is None else keep)
+        if keep is None and not is_held(answer):
+            keep = answer
+        decision = yield _Judge(prompt.answered(answer), keep)
         if decision.blocked:
             return self._refusal(decision, answer)
         return recorded(answer, decision) if decision.passes else with_text(answer, decision)

@@ -65,6 +65,7 @@ class Waiting:
     Attributes:
         store: Where things wait.
         owner: What tells this path's questions from others about the same text.
+        place: Where something is done about which this path asks, if there are several places.
         active: Whether there are handlers at all.
         interrupted: Takes a handler's interrupt where it may not end the run at once.
         patience: The seconds a handler or a rewriter may take; `None` waits for ever.
@@ -72,6 +73,7 @@ class Waiting:
 
     store: HeldStore
     owner: str
+    place: str = ""
     active: bool = True
     interrupted: Interrupted | None = None
     patience: float | None = None
@@ -89,11 +91,14 @@ class Waiting:
         """Name a path by what judges in it."""
         facts = (policy.fingerprint, [guard.name for guard in guards])
         owner = hashlib.sha256(repr(facts).encode()).hexdigest()[:16]
-        return cls(store, owner, active, patience=patience)
+        return cls(store, owner, active=active, patience=patience)
 
-    def named(self, name: str, interrupted: Interrupted | None = None) -> Waiting:
-        """Return the same for one of several places at which this path judges."""
-        return replace(self, owner=f"{name}:{self.owner}", interrupted=interrupted)
+    def named(
+        self, name: str, place: str = "", interrupted: Interrupted | None = None
+    ) -> Waiting:
+        """Return the same for one of several who judge, at one of several places."""
+        owner = f"{name}:{self.owner}"
+        return replace(self, owner=owner, place=place, interrupted=interrupted)
 
     def task(self, config: RunnableConfig | None) -> GraphTask | None:
         """Return the task in which people can be asked, if there is one."""
@@ -193,7 +198,7 @@ class Waiting:
     def what(self, value: object, side: Side) -> str:
         """Return what tells the things done here from others, by what they are done with."""
         context = digest(Conversation.of(value, side), side, context=True)
-        return f"{self.owner}|{side}|{context}"
+        return f"{self.owner}|{self.place}|{side}|{context}"
 
     def _sought(
         self, value: object, side: Side, config: RunnableConfig | None, surely: bool
