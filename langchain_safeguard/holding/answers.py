@@ -13,6 +13,7 @@ A mark also tells what was done by then. If that is gone when the run goes on, t
 
 from __future__ import annotations
 
+import asyncio
 import threading
 from collections.abc import Callable
 from concurrent.futures import Future
@@ -137,14 +138,9 @@ class Answers:
 
     def __call__(self) -> int:
         """Return the number of an interrupt of the task itself."""
+        self.stop()
         with lock:
             self._heed()
-            if self.asking is not None:
-                interrupt = self.asking.interrupt
-                if not interrupt.done():
-                    raise EscalationError("a step asks its own question while another is asked")
-                if (error := interrupt.result()) is not None:
-                    raise error
             at = 0
             for entry in self._entries:
                 if not entry.ours and not entry.taken:
@@ -154,6 +150,12 @@ class Answers:
             self._close()
             self.save()
             return len(self._list)
+
+    def stop(self) -> None:
+        """Raise what interrupts this run of the task, if something does."""
+        asking = self.asking
+        if asking is not None and (interrupt := outcome(asking.interrupt)) is not None:
+            raise interrupt
 
     def find(self, owner: str, side: Side, whole: str) -> Entry | None:
         """Return the next question about a text, which is then taken."""
@@ -316,6 +318,23 @@ class Asker:
             entry = self._before()
             self.entry = entry if entry is not None and entry.question == self._question else None
         return self.entry
+
+
+def outcome(interrupt: Future[Exception | None]) -> Exception | None:
+    """Wait for what interrupts a task, if anything does.
+
+    Raises:
+        EscalationError: It cannot be waited for here.
+    """
+    if not interrupt.done():
+        try:
+            asyncio.get_running_loop()
+        except RuntimeError:
+            return interrupt.result()
+        raise EscalationError(
+            "another question of this step is being asked; in async code, use the async methods"
+        )
+    return interrupt.result()
 
 
 def _unclaimed(scratchpad: Any) -> bool:

@@ -13,7 +13,7 @@ from langchain_safeguard.conversation import Conversation
 from langchain_safeguard.decision import Decision
 from langchain_safeguard.errors import EscalationError
 from langchain_safeguard.escalation.base import Escalation
-from langchain_safeguard.holding.answers import Asker, BusyError, Entry, Question
+from langchain_safeguard.holding.answers import Asker, BusyError, Entry, Question, outcome
 from langchain_safeguard.holding.graph_task import asked_by, digest, is_control_flow
 from langchain_safeguard.holding.held import Held
 from langchain_safeguard.holding.waiting import Waiting
@@ -102,9 +102,10 @@ class Asking:
                 return answer
             interrupt: Exception | None = answer.error
             if isinstance(interrupt, BusyError):
-                interrupt = interrupt.interrupt.result()
+                interrupt = outcome(interrupt.interrupt)
             if interrupt is not None:
-                return self._wait(argument.decision, asker, interrupt)
+                self._hold(argument.decision, asker, interrupt)
+                return self._leave(interrupt)
             self._before = asker.entry if asker is not None else None
 
     async def acall(self, function: Any, argument: Any) -> Any:
@@ -124,7 +125,11 @@ class Asking:
             if isinstance(interrupt, BusyError):
                 interrupt = await asyncio.wrap_future(interrupt.interrupt)
             if interrupt is not None:
-                return await asyncio.to_thread(self._wait, argument.decision, asker, interrupt)
+                await asyncio.to_thread(self._hold, argument.decision, asker, interrupt)
+                if self._task is not None:
+                    # Code such as `gather` would leave them, and what comes of them, alone.
+                    await self._task.others()
+                return self._leave(interrupt)
             self._before = asker.entry if asker is not None else None
 
     def close(self, decision: Decision) -> None:
@@ -173,15 +178,15 @@ class Asking:
             asker.end()
         raise error
 
-    def _wait(self, decision: Decision, asker: Asker | None, interrupt: Exception) -> Deferred:
-        """Hold what is in question, and interrupt the run, at once or later.
+    def _hold(self, decision: Decision, asker: Asker | None, interrupt: Exception) -> None:
+        """Hold what is in question.
 
         Raises:
             EscalationError: It cannot be held.
         """
         if self._task is None or asker is None:
             if self._keep is None and self._waiting.interrupted is None:
-                raise interrupt
+                return
             raise EscalationError(
                 "it interrupts the run, which is not saved: the graph needs a checkpointer, and "
                 "the run a 'thread_id'"
@@ -197,6 +202,9 @@ class Asking:
                 f"what it is asked about cannot be held ({type(error).__name__})"
             ) from None
         asker.end(interrupt)
+
+    def _leave(self, interrupt: Exception) -> Deferred:
+        """Interrupt the run, at once or later."""
         if self._waiting.interrupted is None:
             raise interrupt
         self._waiting.interrupted(interrupt)

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import sys
 from collections import Counter
+from collections.abc import Iterator
 from concurrent.futures import Future
+from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass, field, is_dataclass, replace
 from typing import Any
 
@@ -16,12 +20,15 @@ from langchain_core.runnables.config import ensure_config
 from langchain_safeguard.conversation import Conversation
 from langchain_safeguard.holding.answers import Answers, Asker, lock
 from langchain_safeguard.holding.held import Outcome
+from langchain_safeguard.hushed import holding
 from langchain_safeguard.taxonomy import Side
 
 _SCRATCHPAD = "__pregel_scratchpad"
 _SEND = "__pregel_send"
 _CHECKPOINTER = "__pregel_checkpointer"
 _PUSHED = "__pregel_push"
+_INSIDE: ContextVar[tuple[Future[None], ...]] = ContextVar("safeguard_inside", default=())
+"""The work that whatever is done here is a part of."""
 
 
 @dataclass(slots=True, eq=False)
@@ -144,6 +151,34 @@ class GraphTask:
             done = Done(what, key, source, _copied(source), surely)
             self.course.done.append(done)
             return done
+
+    @contextmanager
+    def working(self) -> Iterator[None]:
+        """Let an interrupt wait for what is done in here."""
+        work: Future[None] = Future()
+        work.set_running_or_notify_cancel()
+        with lock:
+            self.course.working.add(work)
+        try:
+            with holding(_INSIDE, (*_INSIDE.get(), work)):
+                yield
+        finally:
+            with lock:
+                self.course.working.discard(work)
+            work.set_result(None)
+
+    async def others(self) -> None:
+        """Wait until all is done that is being done in the task, but for what this is a part of.
+
+        Nobody waits for that any more: of two who wait, neither waits for the other one.
+        """
+        while True:
+            with lock:
+                self.course.working.difference_update(_INSIDE.get())
+                left = [*self.course.working]
+            if not left:
+                return
+            await asyncio.wait([asyncio.wrap_future(work) for work in left])
 
     def unheld(self) -> list[Done]:
         """Return what was done and is not held yet; it is taken to be."""

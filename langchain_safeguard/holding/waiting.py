@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
@@ -93,9 +94,7 @@ class Waiting:
         owner = hashlib.sha256(repr(facts).encode()).hexdigest()[:16]
         return cls(store, owner, active=active, patience=patience)
 
-    def named(
-        self, name: str, place: str = "", interrupted: Interrupted | None = None
-    ) -> Waiting:
+    def named(self, name: str, place: str = "", interrupted: Interrupted | None = None) -> Waiting:
         """Return the same for one of several who judge, at one of several places."""
         owner = f"{name}:{self.owner}"
         return replace(self, owner=owner, place=place, interrupted=interrupted)
@@ -138,6 +137,13 @@ class Waiting:
         """Find what was done without blocking the event loop; see `recall`."""
         fetch = self._sought(value, side, config, surely)
         return None if fetch is None else await asyncio.to_thread(fetch)
+
+    @contextmanager
+    def working(self, config: RunnableConfig | None) -> Iterator[None]:
+        """Let an interrupt of the task wait for what is done in here."""
+        task = self.task(config)
+        with nullcontext() if task is None else task.working():
+            yield
 
     def note(self, value: object, *, side: Side, config: RunnableConfig | None, keep: Any) -> None:
         """Note that something was done that must never be done again, and hold what came of it.
@@ -207,6 +213,8 @@ class Waiting:
         if task is None:
             return None
         begun_anew = surely and not task.sent
+        if surely:
+            task.answers.stop()
         if not (task.answers.resumed or begun_anew):
             return None
         return partial(self._found, task, self.what(value, side), side, surely)

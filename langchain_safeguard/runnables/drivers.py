@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import replace
 from typing import Any
 
@@ -51,9 +51,9 @@ class Driver:
 
     async def ainvoke(self, value: Any) -> Any:
         """Take one input through; see `invoke`."""
-        return _only(
-            await adrive(flow(self._plan, [value], parallel=self._parallel), self._aperform)
-        )
+        with self._working():
+            steps = flow(self._plan, [value], parallel=self._parallel)
+            return _only(await adrive(steps, self._aperform))
 
     def batch(self, values: Sequence[Any]) -> list[Any]:
         """Take many inputs through; an exception stands in the place of what raised it."""
@@ -61,7 +61,8 @@ class Driver:
 
     async def abatch(self, values: Sequence[Any]) -> list[Any]:
         """Take many inputs through; an exception stands in the place of what raised it."""
-        return await adrive(flow(self._plan, values), self._aperform)
+        with self._working():
+            return await adrive(flow(self._plan, values), self._aperform)
 
     def _perform(self, step: Step) -> Any:
         match step:
@@ -170,6 +171,11 @@ class Driver:
     def _parallel(self) -> bool:
         # The answer may wait from an earlier run.
         return self._plan.mode == "parallel" and not resumed(self._configs[0])
+
+    def _working(self) -> AbstractContextManager[None]:
+        """Let an interrupt of the graph around wait for what is done in here."""
+        gate = self._plan.exit
+        return gate.safeguard.waiting.working(self._configs[0]) if gate else nullcontext()
 
     @contextmanager
     def _inner(self, step: Run) -> Iterator[list[RunnableConfig]]:
