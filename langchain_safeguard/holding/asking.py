@@ -84,7 +84,7 @@ class Asking:
         if self._task is None or self._asked is None:
             return None
         held = self._waiting.store.get(self._task.key(self._asked))
-        return None if held is None else held.verdicts
+        return None if held is None else tuple(verdict.remembered() for verdict in held.verdicts)
 
     def call(self, function: Any, argument: Any) -> Any:
         """Call a handler or a rewriter."""
