@@ -57,7 +57,9 @@ class Guard(ABC):
         Verdicts are remembered by it: two conversations of which it has the same `repr` get the
         same verdict. By default that is all turns.
         """
-        return [(turn.role, turn.text, turn.unchecked, turn.preamble) for turn in conversation.turns]
+        return [
+            (turn.role, turn.text, turn.unchecked, turn.preamble) for turn in conversation.turns
+        ]
 
     def check_within(
         self, conversations: Sequence[Conversation], side: Side, seconds: float | None

@@ -13,7 +13,8 @@ from langchain_safeguard.conversation import Conversation
 from langchain_safeguard.decision import Decision
 from langchain_safeguard.errors import EscalationError
 from langchain_safeguard.escalation.base import Escalation
-from langchain_safeguard.holding.answers import Asker, BusyError, Entry, Question, outcome
+from langchain_safeguard.holding.answers import Asker, BusyError, outcome
+from langchain_safeguard.holding.entries import Entry, Question
 from langchain_safeguard.holding.graph_task import asked_by, digest, is_control_flow
 from langchain_safeguard.holding.held import Held
 from langchain_safeguard.holding.waiting import Waiting

@@ -6,7 +6,7 @@ import asyncio
 import hashlib
 import sys
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import Future
 from contextlib import contextmanager
 from contextvars import ContextVar
@@ -63,15 +63,19 @@ class Course:
         done: What was done.
         counts: How often, by what it was done with.
         working: What is being done, and must not be left alone by an interrupt.
+        before_leaving: Called before the task interrupts itself.
     """
 
     answers: Answers
     done: list[Done] = field(default_factory=list)
     counts: Counter[str] = field(default_factory=Counter)
     working: set[Future[None]] = field(default_factory=set)
+    before_leaving: Callable[[], None] | None = None
 
     def __call__(self) -> int:
         """Return the number of an interrupt of the task itself."""
+        if self.before_leaving is not None and self.answers.ended:
+            self.before_leaving()
         return self.answers()
 
 

@@ -159,7 +159,8 @@ class Waiting:
             return
         done = task.did(self.what(value, side), keep, surely=True)
         if task.sent and task.answers.asking is None:
-            # Nothing beside it can interrupt the task.
+            # Such tasks are many, and hardly ever do something after that.
+            task.course.before_leaving = partial(self.hold, task)
             return
         task.answers.note(done.key)
         try:

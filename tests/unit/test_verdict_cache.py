@@ -125,10 +125,7 @@ def test_a_text_that_stands_in_a_batch_twice_is_judged_once(way: str) -> None:
     guard, detailed = WordGuard(), _Detailed()
     safeguard = Safeguard([guard, detailed])
     texts = ["hate", "tea", "hate", "x" * 300_000, "tea", "hate"]
-    if way == "batch":
-        decisions = safeguard.batch(texts)
-    else:
-        decisions = asyncio.run(safeguard.abatch(texts))
+    decisions = safeguard.batch(texts) if way == "batch" else asyncio.run(safeguard.abatch(texts))
     scores = [decision.verdicts[0].score for decision in decisions]
     assert scores == [0.9, 0.01, 0.9, None, 0.01, 0.9]
     assert decisions[3].blocked
