@@ -45,6 +45,7 @@ class Answers:
         resumed: Whether the task was interrupted before this run of it.
         done: The keys of what is known to have been done.
         asking: Who interrupts this run of the task, if somebody does.
+        left: Whether the task has interrupted itself.
     """
 
     def __init__(self, scratchpad: Any, send: Callable[[Any], Any], used: int) -> None:
@@ -56,6 +57,7 @@ class Answers:
         self.resumed = bool(self._list)
         self.done = {key for entry in self._entries for key in entry.done}
         self.asking: Asker | None = None
+        self.left = False
         if self._is_open() and (given := scratchpad.get_null_resume(True)) is not None:
             # It came without the id of a question, so it is to the only one that was open.
             self._entries[-1].answers.append(given)
@@ -74,7 +76,13 @@ class Answers:
                 at += len(entry.written())
             self._close()
             self.save()
+            self.left = not _unclaimed(self._scratchpad)
             return len(self._list)
+
+    @property
+    def interrupted(self) -> bool:
+        """Tell whether something interrupts this run of the task."""
+        return self.asking is not None or self.left
 
     @property
     def ended(self) -> bool:
@@ -123,11 +131,14 @@ class Answers:
             if key in self.done:
                 return
             self.done.add(key)
-            if self.asking is None:
+            if not (self.asking or self.left):
                 self._close()
                 self._entries.append(Entry(ours=True, taken=True))
-            # Where one is asked, at its mark: the id of its interrupt counts what stands there.
-            self._entries[-1].done.append(key)
+            # Where something is asked, at a mark that is there: the id of an interrupt counts them.
+            for entry in reversed(self._entries):
+                if entry.ours:
+                    entry.done.append(key)
+                    break
             self.save()
 
     def place(self, entry: Entry) -> int:
@@ -221,6 +232,8 @@ class Asker:
             entry, asking = self._found(), self._answers.asking
             if asking is not None and asking is not self:
                 raise BusyError(asking.interrupt)
+            if self._answers.left:
+                raise EscalationError("the step has just asked a question of its own")
             if entry is None:
                 entry = Entry(ours=True, question=self._question, taken=True)
             if asking is None:

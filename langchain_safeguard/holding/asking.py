@@ -145,7 +145,7 @@ class Asking:
     @property
     def _is_late(self) -> bool:
         """Tell whether something beside this interrupts the task already."""
-        return self._task is not None and self._task.answers.asking is not None
+        return self._task is not None and self._task.answers.interrupted
 
     def _inside(self, argument: object) -> tuple[RunnableConfig, Asker | None]:
         inside = hushed(self.config)

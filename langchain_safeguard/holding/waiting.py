@@ -158,7 +158,7 @@ class Waiting:
         if task is None:
             return
         done = task.did(self.what(value, side), keep, surely=True)
-        if task.sent and task.answers.asking is None:
+        if task.sent and not task.answers.interrupted:
             # Such tasks are many, and hardly ever do something after that.
             task.course.before_leaving = partial(self.hold, task)
             return
@@ -167,7 +167,7 @@ class Waiting:
             self.store.hold(done.key, Held((), done.value))
         except Exception as error:
             logger.warning("what was done cannot be held: %s", type(error).__name__)
-        if task.answers.asking is None:
+        if not task.answers.interrupted:
             self.settle(done.key)
 
     def hold(self, task: GraphTask, own: Done | None = None) -> None:
