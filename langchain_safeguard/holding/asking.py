@@ -72,8 +72,7 @@ class Asking:
         self._asked = None if self._before is None else self._before.question
         self._done = None
         if task is not None and keep is not None:
-            self._done = task.did(waiting.what(conversation, side), keep)
-            self._done.judged = True
+            self._done = task.judging(waiting.what(conversation, side), keep)
 
     @property
     def lingers(self) -> bool:

@@ -5,12 +5,13 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import sys
-from collections import Counter
+from collections import Counter, defaultdict, deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, field, is_dataclass, replace
+from functools import partial
 from typing import Any
 
 from langchain_core.messages import BaseMessage
@@ -27,6 +28,8 @@ _SCRATCHPAD = "__pregel_scratchpad"
 _SEND = "__pregel_send"
 _CHECKPOINTER = "__pregel_checkpointer"
 _PUSHED = "__pregel_push"
+_PASSING = 100
+"""How many answers that passed are kept in case their task is interrupted later."""
 _INSIDE: ContextVar[tuple[Future[None], ...]] = ContextVar("safeguard_inside", default=())
 """The work that whatever is done here is a part of."""
 
@@ -41,7 +44,6 @@ class Done:
         source: The object that came of it.
         value: What is held: whoever gets the source may write into it.
         surely: Whether it must never be done again, even if what came of it is gone.
-        judged: Whether it was judged in this run.
         held: Whether it is held for as long as the task waits.
     """
 
@@ -50,7 +52,6 @@ class Done:
     source: Any
     value: Any
     surely: bool
-    judged: bool = False
     held: bool = False
 
 
@@ -60,14 +61,20 @@ class Course:
 
     Attributes:
         answers: What was answered, and what is asked.
-        done: What was done.
+        sure: What was done and must never be done again.
+        passing: What else was done last.
+        unjudged: What of it is yet to be judged.
         counts: How often, by what it was done with.
         working: What is being done, and must not be left alone by an interrupt.
         before_leaving: Called before the task interrupts itself.
     """
 
     answers: Answers
-    done: list[Done] = field(default_factory=list)
+    sure: list[Done] = field(default_factory=list)
+    passing: deque[Done] = field(default_factory=partial(deque, maxlen=_PASSING))
+    unjudged: defaultdict[tuple[str, int], list[Done]] = field(
+        default_factory=partial(defaultdict, list)
+    )
     counts: Counter[str] = field(default_factory=Counter)
     working: set[Future[None]] = field(default_factory=set)
     before_leaving: Callable[[], None] | None = None
@@ -77,6 +84,11 @@ class Course:
         if self.before_leaving is not None and self.answers.ended:
             self.before_leaving()
         return self.answers()
+
+    def add(self, done: Done) -> None:
+        """Note something that was done."""
+        (self.sure if done.surely else self.passing).append(done)
+        self.unjudged[done.what, id(done.source)].append(done)
 
 
 class GraphTask:
@@ -142,18 +154,26 @@ class GraphTask:
         """Note that something was done in an earlier run, and is not done in this one."""
         with lock:
             self.course.counts[what] += not known
-            self.course.done.append(Done(what, key, value, value, known or surely))
+            self.course.add(Done(what, key, value, value, known or surely))
 
     def did(self, what: str, source: Any, *, surely: bool = False) -> Done:
-        """Note that something was done; once, if it is known."""
+        """Note that something was done."""
         with lock:
-            for done in self.course.done:
-                if done.source is source and done.what == what and not done.judged:
-                    return done
             key = self.key(what, self.course.counts[what])
             self.course.counts[what] += 1
             done = Done(what, key, source, _copied(source), surely)
-            self.course.done.append(done)
+            self.course.add(done)
+            return done
+
+    def judging(self, what: str, source: Any) -> Done:
+        """Return what is known of something that is to be judged."""
+        with lock:
+            place = what, id(source)
+            if place not in self.course.unjudged:
+                self.did(what, source)
+            done = self.course.unjudged[place].pop(0)
+            if not self.course.unjudged[place]:
+                del self.course.unjudged[place]
             return done
 
     @contextmanager
@@ -187,7 +207,8 @@ class GraphTask:
     def unheld(self) -> list[Done]:
         """Return what was done and is not held yet; it is taken to be."""
         with lock:
-            found = [done for done in self.course.done if not done.held]
+            every = [*self.course.sure, *self.course.passing]
+            found = [done for done in every if not done.held]
             for done in found:
                 done.held = True
             return found

@@ -193,6 +193,9 @@ class Waiting:
                 logger.warning("what was done cannot be held: %s", type(error).__name__)
             if done.surely or done is own:
                 task.answers.note(done.key)
+            else:
+                # It only spares asking again: it may go before what must not be lost.
+                self.settle(done.key)
 
     def settle(self, key: str) -> None:
         """Note that something need not be held any longer."""

@@ -22,7 +22,14 @@ from langgraph.graph import START, MessagesState, StateGraph
 from langgraph.prebuilt import ToolNode
 from langgraph.types import Command, RetryPolicy, Send, interrupt
 
-from langchain_safeguard import HeldDatabase, OutputGuard, guard_model, guard_tool
+from langchain_safeguard import (
+    HeldDatabase,
+    HeldResults,
+    HumanReview,
+    OutputGuard,
+    guard_model,
+    guard_tool,
+)
 from langchain_safeguard.holding.waiting import LOST_MESSAGE
 from langchain_safeguard.middleware import SafeguardMiddleware
 from tests.agents import HI, REFUSAL, UNSAFE, WAYS, contents, notebook
@@ -551,6 +558,82 @@ def test_what_a_step_asks_beside_it_gets_its_own_answers(is_async: bool) -> None
     said = talk.go()["messages"][-1].text.split(" | ")
     # LangGraph's own interrupt does not wait either.
     assert [text.partition(",")[0] for text in said] == ["The bomb of x", "fine", "The bomb of y"]
+
+
+@ASYNC
+def test_nonsense_about_one_of_several_is_answered_by_its_own_question(is_async: bool) -> None:
+    model = speaking()
+    guarded = guard_model(model, safeguard=people(handlers=[HumanReview()]))
+
+    async def anode(state: Any) -> Any:
+        return texts(await asyncio.gather(*(guarded.ainvoke(text) for text in "xyz")))
+
+    def node(state: Any) -> Any:
+        return texts(together([lambda text=text: guarded.invoke(text) for text in "xyz"]))
+
+    last = {"x": {"type": "approve"}, "y": {"type": "reject", "message": "No."}}
+    replies = {text: iter(["yes", 7, last.get(text, last["x"])]) for text in "xyz"}
+
+    def about(request: Any) -> str:
+        return str(request["action_requests"][0]["args"]["text"].split()[3][0])
+
+    def says(request: Any) -> Any:
+        return next(replies[about(request)])
+
+    talk = Talk(graph(node, anode if is_async else None), "ainvoke" if is_async else "invoke", says)
+    said = talk.go()["messages"][-1].text
+    assert said == "The bomb of x, time 1. | No. | The bomb of z, time 1."
+    for text in "xyz":
+        errors = ["error" in request for request in talk.asked if about(request) == text]
+        assert errors == [False, True, True]
+    assert model.tally.calls == 3
+
+
+@ASYNC
+def test_a_graph_inside_of_a_step_that_asks_before_and_after_it(is_async: bool) -> None:
+    model = speaking()
+    guarded = guard_model(model, safeguard=people())
+
+    async def ainner(state: Any) -> Any:
+        return texts([await guarded.ainvoke("inner")])
+
+    async def aouter(state: Any) -> Any:
+        said = [await guarded.ainvoke("before")]
+        said.append((await inside.ainvoke(HI))["messages"][-1])
+        return texts([*said, await guarded.ainvoke("after")])
+
+    def inner(state: Any) -> Any:
+        return texts([guarded.invoke("inner")])
+
+    def outer(state: Any) -> Any:
+        said = [guarded.invoke("before"), inside.invoke(HI)["messages"][-1]]
+        return texts([*said, guarded.invoke("after")])
+
+    builder = StateGraph(MessagesState)
+    builder.add_node("inner", ainner if is_async else inner)  # type: ignore[arg-type]
+    builder.add_edge(START, "inner")
+    inside = builder.compile()
+    talk = Talk(graph(outer, aouter if is_async else None), "ainvoke" if is_async else "invoke")
+    said = [f"The bomb of {place}, time 1." for place in ("before", "inner", "after")]
+    assert talk.go()["messages"][-1].text == " | ".join(said)
+    assert (len(talk.asked), model.tally.calls) == (3, 3)
+
+
+def test_a_step_that_says_much_does_not_push_out_what_waits_elsewhere() -> None:
+    held, model = HeldResults(most=200), speaking()
+    guarded = guard_model(model, safeguard=people(held=held))
+
+    def node(state: Any) -> Any:
+        text = state["messages"][-1].text
+        much = [guarded.invoke(f"bread {n}") for n in range(150 if text == "much" else 0)]
+        return texts([f"{len(much)}", guarded.invoke(text)])
+
+    built = graph(node)
+    built.invoke(HI, thread("1"))
+    for name in ("2", "3"):
+        built.invoke({"messages": [("user", "much")]}, thread(name))
+    state = built.invoke(Command(resume="allow"), thread("1"))
+    assert state["messages"][-1].text == "0 | The bomb of hi, time 1."
 
 
 # --- going back ---
