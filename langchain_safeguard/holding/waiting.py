@@ -164,11 +164,9 @@ class Waiting:
             return
         task.answers.note(done.key)
         try:
-            self.store.hold(done.key, Held((), done.value))
+            self.store.hold(done.key, Held((), done.value, waits=task.answers.interrupted))
         except Exception as error:
             logger.warning("what was done cannot be held: %s", type(error).__name__)
-        if not task.answers.interrupted:
-            self.settle(done.key)
 
     def hold(self, task: GraphTask, own: Done | None = None) -> None:
         """Hold what was done for as long as the task waits.
@@ -185,17 +183,16 @@ class Waiting:
         if own is not None and own not in unheld:
             unheld.append(own)
         for done in unheld:
+            # What passed only spares asking again: it may go before what must not be lost.
+            waits = done.surely or done is own
             try:
-                self.store.hold(done.key, Held((), done.value))
+                self.store.hold(done.key, Held((), done.value, waits))
             except Exception as error:
                 if done is own:
                     raise
                 logger.warning("what was done cannot be held: %s", type(error).__name__)
-            if done.surely or done is own:
+            if waits:
                 task.answers.note(done.key)
-            else:
-                # It only spares asking again: it may go before what must not be lost.
-                self.settle(done.key)
 
     def settle(self, key: str) -> None:
         """Note that something need not be held any longer."""
