@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from typing import Any
 
@@ -12,6 +12,7 @@ from langchain_safeguard.errors import EscalationError
 from langchain_safeguard.holding.entries import Entry, Question, read
 from langchain_safeguard.taxonomy import Side
 
+_RESUME = "__resume__"
 lock = threading.RLock()
 """Held while such a list is looked at or changed: what is done at once may run in threads."""
 
@@ -131,14 +132,14 @@ class Answers:
             if key in self.done:
                 return
             self.done.add(key)
-            if not (self.asking or self.left):
+            if not self.interrupted:
                 self._close()
-                self._entries.append(Entry(ours=True, taken=True))
-            # Where something is asked, at a mark that is there: the id of an interrupt counts them.
-            for entry in reversed(self._entries):
-                if entry.ours:
-                    entry.done.append(key)
-                    break
+                last = self._entries[-1] if self._entries else None
+                if last is None or not last.ours or last.question is not None:
+                    self._entries.append(Entry(ours=True, taken=True))
+            # Once something is asked, at a mark that is there: the id of its interrupt counts them.
+            for mark in [entry for entry in self._entries if entry.ours][-1:]:
+                mark.done.append(key)
             self.save()
 
     def place(self, entry: Entry) -> int:
@@ -149,7 +150,15 @@ class Answers:
     def save(self) -> None:
         """Write the list."""
         self._list[:] = [item for entry in self._entries for item in entry.written()]
-        self._send([("__resume__", [*self._list])])
+        self._send([(_RESUME, [*self._list])])
+
+    def send(self, writes: Sequence[tuple[str, Any]]) -> None:
+        """Take what a handler writes: LangGraph saves only what stands in front of an interrupt."""
+        with lock:
+            if any(channel == _RESUME for channel, _ in writes):
+                self.save()
+            else:
+                self._send(writes)
 
     def withdraw(self, entry: Entry) -> None:
         """Take a question back that nobody has answered."""
@@ -253,11 +262,6 @@ class Asker:
                 self._answers.withdraw(self.entry)
                 self._answers.asking = None
             self.interrupt.set_result(interrupt)
-
-    def save(self, _writes: object = None) -> None:
-        """Save the list: LangGraph would save what stands in front of an interrupt alone."""
-        with lock:
-            self._answers.save()
 
     def _found(self) -> Entry | None:
         if self.entry is None:

@@ -15,7 +15,7 @@ from langchain_safeguard.errors import EscalationError
 from langchain_safeguard.escalation.base import Escalation
 from langchain_safeguard.holding.answers import Asker, BusyError, outcome
 from langchain_safeguard.holding.entries import Entry, Question
-from langchain_safeguard.holding.graph_task import asked_by, digest, is_control_flow
+from langchain_safeguard.holding.graph_task import digest, is_control_flow
 from langchain_safeguard.holding.held import Held
 from langchain_safeguard.holding.waiting import Waiting
 from langchain_safeguard.hushed import hushed, quiet
@@ -151,7 +151,7 @@ class Asking:
         if self._task is None or not isinstance(argument, Escalation):
             return inside, None
         asker = Asker(self._task.answers, self._question(argument.decision), self._entry)
-        return asked_by(asker, inside), asker
+        return self._task.asking(asker, inside), asker
 
     def _entry(self) -> Entry | None:
         """Return what was asked about this before: first, and then by the next handler."""

@@ -204,6 +204,13 @@ class GraphTask:
                 return
             await asyncio.wait([asyncio.wrap_future(work) for work in left])
 
+    def asking(self, asker: Asker, config: RunnableConfig) -> RunnableConfig:
+        """Return a config in which a handler's interrupts are numbered by that."""
+        place = config["configurable"]
+        scratchpad = replace(place[_SCRATCHPAD], interrupt_counter=asker)
+        inside = {**place, _SCRATCHPAD: scratchpad, _SEND: self.answers.send}
+        return {**config, "configurable": inside}
+
     def unheld(self) -> list[Done]:
         """Return what was done and is not held yet; it is taken to be."""
         with lock:
@@ -212,14 +219,6 @@ class GraphTask:
             for done in found:
                 done.held = True
             return found
-
-
-def asked_by(asker: Asker, config: RunnableConfig) -> RunnableConfig:
-    """Return a config in which a handler's interrupts are numbered by that."""
-    place = config["configurable"]
-    scratchpad = replace(place[_SCRATCHPAD], interrupt_counter=asker)
-    inside = {**place, _SCRATCHPAD: scratchpad, _SEND: asker.save}
-    return {**config, "configurable": inside}
 
 
 def digest(conversation: Conversation, side: Side, *, context: bool = False) -> str:
