@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from dataclasses import dataclass
 from typing import Any
 
 from langchain_core.runnables import RunnableConfig
@@ -26,13 +25,6 @@ from langchain_safeguard.verdict import Verdict
 
 class Deferred:
     """Says that a handler interrupts the run, and that this is done later."""
-
-
-@dataclass(frozen=True, slots=True)
-class _Stopped:
-    """A handler interrupted the run, or would have."""
-
-    error: Exception
 
 
 class Asking:
@@ -90,47 +82,50 @@ class Asking:
         """Call a handler or a rewriter."""
         while True:
             inside, asker = self._inside(argument)
-            # They read the unsafe text: nobody watches them do it.
-            with quiet(inside):
-                try:
-                    answer = call_handler(function, argument, inside, self._waiting.patience)
-                except Exception as error:
-                    answer = self._stopped(error, argument, asker)
-            if not isinstance(answer, _Stopped):
+            try:
+                # They read the unsafe text: nobody watches them do it.
+                with quiet(inside):
+                    try:
+                        return call_handler(function, argument, inside, self._waiting.patience)
+                    except Exception as error:
+                        interrupt = self._interrupt(error, argument, asker)
+                if isinstance(interrupt, BusyError):
+                    interrupt = outcome(interrupt.interrupt)
+                if interrupt is not None:
+                    self._hold(argument.decision, asker, interrupt)
+                    return self._leave(interrupt)
+            finally:
                 if asker is not None:
+                    # Also if it was cancelled: others may wait to hear of it.
                     asker.end()
-                return answer
-            interrupt: Exception | None = answer.error
-            if isinstance(interrupt, BusyError):
-                interrupt = outcome(interrupt.interrupt)
-            if interrupt is not None:
-                self._hold(argument.decision, asker, interrupt)
-                return self._leave(interrupt)
-            self._before = asker.entry if asker is not None else None
+            # Another question came first, but was not asked in the end.
+            self._before = None if asker is None else asker.entry
 
     async def acall(self, function: Any, argument: Any) -> Any:
         """Call a handler or a rewriter without blocking the event loop."""
         while True:
             inside, asker = self._inside(argument)
-            with quiet(inside):
-                try:
-                    answer = await acall_handler(function, argument, inside, self._waiting.patience)
-                except Exception as error:
-                    answer = self._stopped(error, argument, asker)
-            if not isinstance(answer, _Stopped):
+            try:
+                with quiet(inside):
+                    try:
+                        patience = self._waiting.patience
+                        return await acall_handler(function, argument, inside, patience)
+                    except Exception as error:
+                        interrupt = self._interrupt(error, argument, asker)
+                if isinstance(interrupt, BusyError):
+                    interrupt = await asyncio.wrap_future(interrupt.interrupt)
+                if interrupt is not None:
+                    await asyncio.to_thread(self._hold, argument.decision, asker, interrupt)
+                    if self._task is not None:
+                        # Code such as `gather` would leave them, and what comes of them, alone.
+                        await self._task.others()
+                    return self._leave(interrupt)
+            finally:
                 if asker is not None:
+                    # Also if it was cancelled: others may wait to hear of it.
                     asker.end()
-                return answer
-            interrupt: Exception | None = answer.error
-            if isinstance(interrupt, BusyError):
-                interrupt = await asyncio.wrap_future(interrupt.interrupt)
-            if interrupt is not None:
-                await asyncio.to_thread(self._hold, argument.decision, asker, interrupt)
-                if self._task is not None:
-                    # Code such as `gather` would leave them, and what comes of them, alone.
-                    await self._task.others()
-                return self._leave(interrupt)
-            self._before = asker.entry if asker is not None else None
+            # Another question came first, but was not asked in the end.
+            self._before = None if asker is None else asker.entry
 
     def close(self, decision: Decision) -> None:
         """Note that it is decided about."""
@@ -161,22 +156,23 @@ class Asking:
             entry = self._task.answers.find(asked.owner, asked.side, asked.whole)
         return entry
 
-    def _stopped(self, error: Exception, argument: object, asker: Asker | None) -> _Stopped:
-        """Tell an interrupt from a failure, which is raised.
-
-        The handler may be a graph, whose own interrupt sets no mark.
-        """
-        if isinstance(argument, Escalation) and asker is not None and is_control_flow(error):
-            try:
+    def _interrupt(
+        self, error: Exception, argument: object, asker: Asker | None
+    ) -> Exception | None:
+        """Tell a handler's interrupt from a failure, which is raised."""
+        if not isinstance(argument, Escalation):
+            raise error
+        if isinstance(error, BusyError):
+            return error
+        if not is_control_flow(error):
+            raise error
+        try:
+            if asker is not None:
+                # A handler may be a graph, whose own interrupt sets no mark.
                 asker.begin()
-            except BusyError as busy:
-                error = busy
-        interrupts = is_control_flow(error) and isinstance(argument, Escalation)
-        if interrupts or isinstance(error, BusyError):
-            return _Stopped(error)
-        if asker is not None:
-            asker.end()
-        raise error
+        except BusyError as busy:
+            return busy
+        return error
 
     def _hold(self, decision: Decision, asker: Asker | None, interrupt: Exception) -> None:
         """Hold what is in question.
@@ -197,7 +193,6 @@ class Asking:
                 self._waiting.store.hold(question, Held(decision.verdicts))
             self._waiting.hold(self._task, self._done)
         except Exception as error:
-            asker.end()
             raise EscalationError(
                 f"what it is asked about cannot be held ({type(error).__name__})"
             ) from None

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextvars
 import sqlite3
+import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
@@ -30,6 +31,7 @@ from langchain_safeguard import (
     guard_model,
     guard_tool,
 )
+from langchain_safeguard.holding.held import Held
 from langchain_safeguard.holding.waiting import LOST_MESSAGE
 from langchain_safeguard.middleware import SafeguardMiddleware
 from tests.agents import HI, REFUSAL, UNSAFE, WAYS, contents, notebook
@@ -244,6 +246,56 @@ def test_a_slow_answer_is_not_left_alone_when_another_one_interrupts() -> None:
     said = "The bomb of x, time 1. | The bomb of y, time 1. | The loaf of bread, time 1."
     assert state["messages"][-1].text == said
     assert (quick.tally.calls, slow.tally.calls, slow.tally.closed_early) == (1, 2, 0)
+
+
+class Slow(HeldResults):
+    """A store that keeps what it holds from others until it is told to go on."""
+
+    def __init__(self, wait: Callable[[], None]) -> None:
+        super().__init__()
+        self.wait = wait
+
+    def hold(self, key: str, held: Held) -> None:
+        self.wait()
+        super().hold(key, held)
+
+
+@pytest.mark.parametrize("slow", ["handler", "store"])
+def test_nobody_waits_for_a_question_that_is_given_up(slow: str) -> None:
+    asking, given_up = threading.Event(), threading.Event()
+
+    def wait() -> None:
+        asking.set()
+        given_up.wait(30)
+
+    def person(escalation: Any) -> Any:
+        try:
+            return interrupt(escalation.text)
+        finally:
+            if slow == "handler":
+                wait()
+
+    held = Slow(wait) if slow == "store" else HeldResults()
+    guarded = guard_model(speaking(), safeguard=people(handlers=[person], held=held))
+
+    async def one() -> Any:
+        call = asyncio.ensure_future(guarded.ainvoke("x"))
+        await asyncio.to_thread(asking.wait, 30)
+        call.cancel()
+        await asyncio.wait([call])
+        given_up.set()
+        return "given up"
+
+    async def other() -> Any:
+        await asyncio.to_thread(asking.wait, 30)
+        return await guarded.ainvoke("y")
+
+    async def anode(state: Any) -> Any:
+        return texts(await asyncio.gather(one(), other()))
+
+    talk = Talk(graph(None, anode), "ainvoke")
+    state = WAYS["ainvoke"](talk.built, HI, thread())
+    assert [question.value for question in state["__interrupt__"]] == ["The bomb of y, time 1."]
 
 
 def test_sync_calls_in_async_code_do_not_wait_for_each_other() -> None:
@@ -468,10 +520,11 @@ def test_of_many_who_resume_at_once_none_runs_the_tool_again() -> None:
     safeguard = people()
 
     built = tool_node(guard_tool(note, safeguard=safeguard, input=False))
-    built.invoke(calls("1", "2", "3", "4"), thread())
-    before = sorted(written)
+    asking = calls("1", "2", "3", "4")
+    asking["messages"][-1].tool_calls = asking["messages"][-1].tool_calls[1:2]
+    built.invoke(asking, thread())
     together([lambda: built.invoke(Command(resume="allow"), thread())] * 4)
-    assert sorted(written) == before
+    assert written == ["hate"]
 
 
 # --- handlers ---
