@@ -178,7 +178,7 @@ def flow(plan: Plan, inputs: Sequence[Any], *, parallel: bool = False) -> Flow:
     if plan.lead is not None:
         outputs |= yield from _lead(plan, plan.lead, passages)
     if plan.steps is not None and plan.exit is not None:
-        for item in passages.keys() - outputs.keys():
+        for item in sorted(passages.keys() - outputs.keys()):
             outputs |= yield from _waited(plan, plan.exit, item, passages, done)
     waiting = {i: passage.value for i, passage in passages.items() if i not in outputs}
     if plan.steps is None:
