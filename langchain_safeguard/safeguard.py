@@ -123,9 +123,7 @@ class Safeguard:
         other._audit = self._audit if recorded else None
         return other
 
-    def asking_as(
-        self, name: str, place: str = "", interrupted: Interrupted | None = None
-    ) -> Safeguard:
+    def asking_as(self, name: str, place: str = "", interrupted: Interrupted = None) -> Safeguard:
         """Return the same for one of several who judge with it.
 
         Args:

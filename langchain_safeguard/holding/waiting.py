@@ -28,7 +28,7 @@ HELD_MESSAGE = "This answer is held for review."
 LOST_MESSAGE = "This answer was lost while it was held for review. Please ask again."
 """What is answered if that answer is gone when they have."""
 
-Interrupted = Callable[[Exception], None]
+Interrupted = Callable[[Exception], None] | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,7 +76,7 @@ class Waiting:
     owner: str
     place: str = ""
     active: bool = True
-    interrupted: Interrupted | None = None
+    interrupted: Interrupted = None
     patience: float | None = None
 
     @classmethod
@@ -94,7 +94,7 @@ class Waiting:
         owner = hashlib.sha256(repr(facts).encode()).hexdigest()[:16]
         return cls(store, owner, active=active, patience=patience)
 
-    def named(self, name: str, place: str = "", interrupted: Interrupted | None = None) -> Waiting:
+    def named(self, name: str, place: str = "", interrupted: Interrupted = None) -> Waiting:
         """Return the same for one of several who judge, at one of several places."""
         owner = f"{name}:{self.owner}"
         return replace(self, owner=owner, place=place, interrupted=interrupted)
