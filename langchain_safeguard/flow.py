@@ -15,8 +15,9 @@ from langchain_safeguard.conversation import Conversation
 from langchain_safeguard.decision import Decision, decide
 from langchain_safeguard.errors import ReviewSetupError, SafeguardError
 from langchain_safeguard.escalation.base import Escalation, Handler, Resolution, resolution_of
+from langchain_safeguard.holding.asking import Deferred
 from langchain_safeguard.holding.graph_task import is_control_flow
-from langchain_safeguard.holding.waiting import HELD_MESSAGE, Deferred
+from langchain_safeguard.holding.waiting import HELD_MESSAGE
 from langchain_safeguard.policy import Action, Policy, Rule
 from langchain_safeguard.rewriters import as_rewriter, rewritten
 from langchain_safeguard.taxonomy import Side

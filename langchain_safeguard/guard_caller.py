@@ -141,13 +141,19 @@ class GuardCaller:
         if remember and self._cache is not None:
             keys = {n: self._key(conversations[n], side) for n in numbers if n not in verdicts}
             found = yield _Find([*keys.values()])
-            verdicts |= {n: v for n, v in zip(keys, found, strict=True) if v is not None}
+            known = zip(keys, found, strict=True)
+            verdicts |= {n: v.remembered() for n, v in known if v is not None}
         missing = [n for n in numbers if n not in verdicts]
         if missing:
-            asked = yield _Ask([conversations[n] for n in missing])
-            verdicts |= dict(zip(missing, asked, strict=True))
+            # Of those with the same key only the first is asked about.
+            first = {keys.get(n, n): n for n in reversed(missing)}
+            asking = sorted(first.values())
+            asked = yield _Ask([conversations[n] for n in asking])
+            verdicts |= dict(zip(asking, asked, strict=True))
             if keys:
-                yield _Keep({keys[n]: verdicts[n] for n in missing})
+                yield _Keep({keys[n]: verdicts[n] for n in asking})
+            for n in missing:
+                verdicts.setdefault(n, verdicts[first[keys.get(n, n)]].remembered())
         return [verdicts[n] for n in numbers]
 
     def _look(self, step: _Find | _Keep) -> list[Verdict | None] | None:
@@ -167,9 +173,16 @@ class GuardCaller:
             # A tuple, so that no fingerprint can pass for an object's token.
             guard.fingerprint or (_token(guard),),
             side,
-            [(turn.role, turn.text, turn.unchecked, turn.preamble) for turn in conversation.turns],
+            self._reads(conversation, side),
         )
         return hashlib.sha256(repr(facts).encode("utf-8", "backslashreplace")).hexdigest()
+
+    def _reads(self, conversation: Conversation, side: Side) -> object:
+        try:
+            return self.guard.reads(conversation, side)
+        except Exception:
+            # Its check tells whether it can judge.
+            return Guard.reads(self.guard, conversation, side)
 
     def _ask(self, conversations: Sequence[Conversation], side: Side) -> list[Verdict]:
         """Judge; a batch that fails as a whole is asked one by one."""

@@ -27,6 +27,12 @@ A = TypeVar("A", bound=AIMessage)
 _FACTS = ("model_name", "model", "model_provider", "system_fingerprint", "created", "service_tier")
 
 
+def is_held(answer: object) -> bool:
+    """Tell what stands in place of an answer about which a person is yet to decide."""
+    record = answer.response_metadata.get(RECORD) if isinstance(answer, BaseMessage) else None
+    return isinstance(record, dict) and record.get("action") == Action.ESCALATE
+
+
 def refusal_message(decision: Decision, like: BaseMessage | None = None) -> AIMessage:
     """Make the message that stands in for a withheld one.
 

@@ -25,8 +25,9 @@ from langchain_safeguard.escalation.base import Handler, recalled
 from langchain_safeguard.flow import Apply, Flow, Judge, Record, decision_flow
 from langchain_safeguard.guard_caller import GuardCaller
 from langchain_safeguard.guards.base import Guard
+from langchain_safeguard.holding.asking import Asking
 from langchain_safeguard.holding.held import HeldResults, HeldStore
-from langchain_safeguard.holding.waiting import Asking, Interrupted, Waiting
+from langchain_safeguard.holding.waiting import Interrupted, Waiting
 from langchain_safeguard.plans import adrive, drive
 from langchain_safeguard.policy import Policy
 from langchain_safeguard.review.ticket import Recalled, tickets_of
@@ -124,16 +125,17 @@ class Safeguard:
         other._audit = self._audit if recorded else None
         return other
 
-    def asking_as(self, name: str, interrupted: Interrupted | None = None) -> Safeguard:
-        """Return the same for one of several places at which it judges.
+    def asking_as(self, name: str, place: str = "", interrupted: Interrupted = None) -> Safeguard:
+        """Return the same for one of several who judge with it.
 
         Args:
-            name: What tells its questions to people from those of other places.
+            name: What tells its questions to people from those of others.
+            place: Where that is done about which it asks, if there are several places.
             interrupted: Takes the interrupt of a handler that asks a person; the decision is then
                 `escalate`. If left out, the interrupt is raised.
         """
         other = copy(self)
-        other.waiting = self.waiting.named(name, interrupted)
+        other.waiting = self.waiting.named(name, place, interrupted)
         return other
 
     def require(self, side: Side) -> None:
@@ -277,11 +279,11 @@ class Safeguard:
         return decision
 
     async def _adecided(self, asking: Asking, verdicts: Sequence[Verdict] | None) -> Decision:
-        if asking.before is not None:
+        if asking.lingers:
             verdicts = await asyncio.to_thread(asking.known) or verdicts
         flow = self._flow(asking.conversation, asking.side, verdicts)
         decision = await adrive(flow, lambda step: self._aperform(step, asking))
-        if asking.before is not None:
+        if asking.lingers:
             await asyncio.to_thread(asking.close, decision)
         return decision
 

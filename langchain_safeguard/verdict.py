@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from langchain_safeguard.taxonomy import Category
 
@@ -58,7 +58,8 @@ class Verdict:
         spans: The windows in which a long text was judged.
         dropped_turns: How many earlier turns the guard did not see, because it reads only so much.
         tokens: How many tokens the guard read.
-        latency_ms: How long it took, in milliseconds, waiting in the queue included.
+        latency_ms: How long it took, in milliseconds, waiting in the queue included; 0 if it was
+            known already, and no guard was asked. `None` if the guard does not say.
     """
 
     guard: str
@@ -73,6 +74,10 @@ class Verdict:
     dropped_turns: int = 0
     tokens: int | None = None
     latency_ms: float | None = None
+
+    def remembered(self) -> Verdict:
+        """Return the verdict as that of a check for which no guard was asked."""
+        return self if self.latency_ms is None else replace(self, latency_ms=0.0)
 
     @property
     def has_sound_scores(self) -> bool:

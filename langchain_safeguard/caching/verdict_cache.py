@@ -37,9 +37,10 @@ class VerdictStore(Protocol):
 class VerdictCache:
     """Remembers the verdicts of guards, the latest used ones, within a bound.
 
-    Verdicts are kept by hashes of the guard, the side, and the roles and texts of the conversation;
-    the texts themselves are not kept. Failed verdicts never are. A policy decides anew each time,
-    so one cache serves many. A verdict that comes back is as it was, its latency included.
+    Verdicts are kept by hashes of the guard, the side, and what the guard reads of the conversation
+    (`Guard.reads`); the texts themselves are not kept. Failed verdicts never are. A policy decides
+    anew each time, so one cache serves many. A verdict that comes back is as it was, but for its
+    latency, which is 0. A text that stands several times in one batch is judged once.
 
     An entry of the embedded guard, which scores every category, takes about 2.5 KB; one of a guard
     that names what it finds, about 0.5 KB. It is safe under threads and asyncio.
@@ -89,7 +90,10 @@ class VerdictCache:
             return {"hits": self._hits, "misses": self._misses, "entries": len(self._kept)}
 
     def find(self, keys: Sequence[str]) -> list[Verdict | None]:
-        """Return the verdict for each key, `None` where there is none."""
+        """Return the verdict for each key, `None` where there is none.
+
+        A key that is asked for several times is missed once: whoever asks learns it then.
+        """
         with self._lock:
             found = [self._kept.get(key) for key in keys]
             for key, verdict in zip(keys, found, strict=True):
@@ -100,10 +104,10 @@ class VerdictCache:
             shared = self._read(self._store, missing)
             self._remember(shared)
             found = [v or shared.get(key) for key, v in zip(keys, found, strict=True)]
-        hits = sum(verdict is not None for verdict in found)
+        misses = len({key for key, verdict in zip(keys, found, strict=True) if verdict is None})
         with self._lock:
-            self._hits += hits
-            self._misses += len(keys) - hits
+            self._hits += len(keys) - misses
+            self._misses += misses
         return found
 
     def keep(self, verdicts: Mapping[str, Verdict]) -> None:

@@ -23,6 +23,7 @@ from langchain_safeguard.parallel import InputStoppedError, aboth, agated, both,
 from langchain_safeguard.plans import adrive, drive
 from langchain_safeguard.policy import Action
 from langchain_safeguard.refusal import (
+    is_held,
     recorded,
     refusal_chunk,
     refusal_message,
@@ -63,7 +64,7 @@ class _Judge:
     """Check the answer; the result is the decision."""
 
     conversation: Conversation
-    answer: AIMessage | Exception
+    keep: AIMessage | Exception | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -160,8 +161,8 @@ class GuardedCall:
                 return self.safeguard.waiting.recall(
                     prompt.answered(""), side="output", config=self.config
                 )
-            case _Judge(conversation, answer):
-                options: Any = {"config": self.config, "keep": answer}
+            case _Judge(conversation, keep):
+                options: Any = {"config": self.config, "keep": keep}
                 return self.safeguard.check(conversation, side="output", **options)
 
     async def _aperform(self, step: _Step) -> Any:
@@ -178,8 +179,8 @@ class GuardedCall:
                 return await self.safeguard.waiting.arecall(
                     prompt.answered(""), side="output", config=self.config
                 )
-            case _Judge(conversation, answer):
-                options: Any = {"config": self.config, "keep": answer}
+            case _Judge(conversation, keep):
+                options: Any = {"config": self.config, "keep": keep}
                 return await self.safeguard.acheck(conversation, side="output", **options)
 
     def _plan(self, messages: Messages) -> _Plan:
@@ -208,13 +209,21 @@ class GuardedCall:
             return self._refusal(found.loss(LOST_MESSAGE), None)
         # Whoever gets it may write into it, and the step may begin anew once more.
         value = found.held.value
-        answer = value if isinstance(value, Exception) else whole(value)
-        return (yield from self._judged(prompt, answer))
+        if isinstance(value, Exception):
+            return (yield from self._failed(prompt, value))
+        return (yield from self._judged(prompt, whole(value), value))
 
-    def _judged(self, prompt: Conversation, answer: AIMessage | Exception) -> _Plan:
+    def _judged(
+        self,
+        prompt: Conversation,
+        answer: AIMessage | Exception,
+        keep: AIMessage | None = None,
+    ) -> _Plan:
         if isinstance(answer, Exception):
             return (yield from self._failed(prompt, answer))
-        decision = yield _Judge(prompt.answered(answer), answer)
+        if keep is None and not is_held(answer):
+            keep = answer
+        decision = yield _Judge(prompt.answered(answer), keep)
         if decision.blocked:
             return self._refusal(decision, answer)
         return recorded(answer, decision) if decision.passes else with_text(answer, decision)

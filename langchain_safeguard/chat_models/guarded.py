@@ -14,7 +14,7 @@ from langchain_core.callbacks import (
 from langchain_core.language_models import BaseChatModel, BaseLLM, LanguageModelInput
 from langchain_core.messages import AIMessage, BaseMessage
 from langchain_core.outputs import ChatGeneration, ChatGenerationChunk, ChatResult
-from langchain_core.runnables import Runnable, RunnableBinding
+from langchain_core.runnables import Runnable, RunnableBinding, RunnableConfig
 from langchain_core.tools import BaseTool
 from pydantic import BaseModel, Field
 
@@ -104,6 +104,13 @@ class GuardedChatModel(WrappedChatModel):
                 "output": self.check_output,
             },
         }
+
+    async def ainvoke(
+        self, input: LanguageModelInput, config: RunnableConfig | None = None, **kwargs: Any
+    ) -> AIMessage:
+        """Return the checked answer."""
+        with self.safeguard.waiting.working(config):
+            return await super().ainvoke(input, config, **kwargs)
 
     def bind_tools(
         self, tools: Sequence[ToolLike], *, tool_choice: str | None = None, **kwargs: Any

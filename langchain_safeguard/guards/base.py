@@ -51,6 +51,16 @@ class Guard(ABC):
         It is called from many threads at once. Whatever it raises counts as "could not judge".
         """
 
+    def reads(self, conversation: Conversation, side: Side) -> object:
+        """Return all of a conversation that decides the verdict.
+
+        Verdicts are remembered by it: two conversations of which it has the same `repr` get the
+        same verdict. By default that is all turns.
+        """
+        return [
+            (turn.role, turn.text, turn.unchecked, turn.preamble) for turn in conversation.turns
+        ]
+
     def check_within(
         self, conversations: Sequence[Conversation], side: Side, seconds: float | None
     ) -> list[Verdict]:
@@ -112,6 +122,12 @@ class ModelGuard(Guard, Generic[Question, Answer]):
     def __deepcopy__(self, memo: object) -> ModelGuard[Question, Answer]:
         """Return the guard itself, for copies of chains: weights are loaded once."""
         return self
+
+    def reads(self, conversation: Conversation, side: Side) -> object:
+        """Return what the model is asked, unless long conversations are cut to ask it."""
+        if self.engine.limit is None:
+            return self.family.render(conversation, side)
+        return super().reads(conversation, side)
 
     def check(self, conversations: Sequence[Conversation], side: Side) -> list[Verdict]:
         """Judge in common batches with all other callers."""

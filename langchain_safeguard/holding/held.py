@@ -3,7 +3,8 @@
 A handler that asks a person interrupts the run, and LangGraph begins the step anew when the run
 goes on. Neither the model nor the tool may be asked again then: a person's word is about the text
 they saw, and what a tool did cannot be done twice. So that text waits here meanwhile, and is in no
-state, checkpoint or stream before it is decided about.
+state, checkpoint or stream before it is decided about. What else was done in the step waits here,
+too.
 """
 
 from __future__ import annotations
@@ -33,13 +34,16 @@ class Held:
     """Something that waits.
 
     Attributes:
-        verdicts: What the guards saw in it; they are not asked again.
-        value: An answer, or the `Outcome` of a tool; `None` where only a person's question has to
-            stay the same, as for what a user wrote.
+        verdicts: Of a question that a person is asked, what the guards saw: they are not asked
+            again.
+        value: An answer, or the `Outcome` of a tool; `None` for a question.
+        waits: Whether somebody is to decide about it, or about something beside it. If not, it may
+            go like what is settled.
     """
 
     verdicts: tuple[Verdict, ...]
     value: Any = None
+    waits: bool = True
 
 
 @runtime_checkable
@@ -48,6 +52,8 @@ class HeldStore(Protocol):
 
     def hold(self, key: str, held: Held) -> None:
         """Keep something under a key, which is used again only for the same thing.
+
+        If it waits, it is not to go before it is settled, though what the key had before was.
 
         Raises:
             Exception: It cannot be kept; then nobody is asked about it, and it is blocked.
@@ -88,8 +94,9 @@ class HeldResults:
     def hold(self, key: str, held: Held) -> None:
         """Keep something under a key."""
         with self._lock:
+            self._open.pop(key, None)
             self._settled.pop(key, None)
-            self._open[key] = held
+            (self._open if held.waits else self._settled)[key] = held
             if len(self._open) + len(self._settled) <= self._most:
                 return
             lost = not self._settled

@@ -87,7 +87,8 @@ class HeldDatabase:
         """
         form, content = self._written(held)
         now = time.time()
-        row = {"key": key, "held_at": now, "form": form, "content": content}
+        settled = None if held.waits else now
+        row = {"key": key, "held_at": now, "form": form, "content": content, "settled_at": settled}
         with self._database.connected() as connection:
             old = _HELD.c.settled_at < now - self._keep
             connection.execute(_HELD.delete().where(old | (_HELD.c.key == key)))

@@ -1,30 +1,25 @@
-"""Asking a person by interrupting a LangGraph run, so that their word is about what they saw."""
+"""Holding what was done in a task of a graph while a person decides, and finding it again."""
 
 from __future__ import annotations
 
 import asyncio
 import hashlib
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
 from langchain_core.runnables import RunnableConfig
-from langchain_core.runnables.config import ensure_config
 
-from langchain_safeguard.calling import acall_handler, call_handler
 from langchain_safeguard.conversation import Conversation
 from langchain_safeguard.decision import Decision
-from langchain_safeguard.errors import EscalationError
-from langchain_safeguard.escalation.base import Escalation
 from langchain_safeguard.guards.base import Guard
-from langchain_safeguard.holding.graph_task import GraphTask, Question, digest, is_control_flow
+from langchain_safeguard.holding.graph_task import Done, GraphTask, digest
 from langchain_safeguard.holding.held import Held, HeldStore
-from langchain_safeguard.hushed import hushed, quiet
 from langchain_safeguard.policy import Action, Policy
 from langchain_safeguard.taxonomy import Side
-from langchain_safeguard.verdict import Verdict
 
 logger = logging.getLogger(__name__)
 
@@ -33,11 +28,7 @@ HELD_MESSAGE = "This answer is held for review."
 LOST_MESSAGE = "This answer was lost while it was held for review. Please ask again."
 """What is answered if that answer is gone when they have."""
 
-Interrupted = Callable[[Exception], None]
-
-
-class Deferred:
-    """Says that a handler interrupts the run, and that this is done later."""
+Interrupted = Callable[[Exception], None] | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,23 +37,25 @@ class Found:
 
     Attributes:
         held: It, or `None` if it is gone.
-        question: What a person was asked about it.
+        side: The side on which it was, or is to be, judged.
+        key: What it was held under.
     """
 
     held: Held | None
-    question: Question
+    side: Side
+    key: str
 
     def loss(self, text: str) -> Decision:
         """Return the decision about something that is gone."""
         return Decision(
             action=Action.BLOCK,
             text=text,
-            side=self.question.side,
+            side=self.side,
             verdicts=(),
             score=None,
             categories=(),
             rule="lost",
-            decision_id=self.question.decision_id,
+            decision_id=self.key[:16],
         )
 
 
@@ -73,6 +66,7 @@ class Waiting:
     Attributes:
         store: Where things wait.
         owner: What tells this path's questions from others about the same text.
+        place: Where something is done about which this path asks, if there are several places.
         active: Whether there are handlers at all.
         interrupted: Takes a handler's interrupt where it may not end the run at once.
         patience: The seconds a handler or a rewriter may take; `None` waits for ever.
@@ -80,8 +74,9 @@ class Waiting:
 
     store: HeldStore
     owner: str
+    place: str = ""
     active: bool = True
-    interrupted: Interrupted | None = None
+    interrupted: Interrupted = None
     patience: float | None = None
 
     @classmethod
@@ -97,11 +92,16 @@ class Waiting:
         """Name a path by what judges in it."""
         facts = (policy.fingerprint, [guard.name for guard in guards])
         owner = hashlib.sha256(repr(facts).encode()).hexdigest()[:16]
-        return cls(store, owner, active, patience=patience)
+        return cls(store, owner, active=active, patience=patience)
 
-    def named(self, name: str, interrupted: Interrupted | None = None) -> Waiting:
-        """Return the same for one of several places at which this path judges."""
-        return replace(self, owner=f"{name}:{self.owner}", interrupted=interrupted)
+    def named(self, name: str, place: str = "", interrupted: Interrupted = None) -> Waiting:
+        """Return the same for one of several who judge, at one of several places."""
+        owner = f"{name}:{self.owner}"
+        return replace(self, owner=owner, place=place, interrupted=interrupted)
+
+    def task(self, config: RunnableConfig | None) -> GraphTask | None:
+        """Return the task in which people can be asked, if there is one."""
+        return GraphTask.of(config) if self.active else None
 
     def recall(
         self,
@@ -109,20 +109,21 @@ class Waiting:
         *,
         side: Side,
         config: RunnableConfig | None = None,
-        ahead: bool = False,
+        surely: bool = False,
     ) -> Found | None:
-        """Find what was held here when a person was asked, and the run was interrupted.
+        """Find what was done here before the task was interrupted: it is not to be done again.
 
         Args:
-            value: What led to the text in question, and anything in place of that.
-            side: The side on which it was judged.
+            value: With what it is done, and anything in place of what comes of it.
+            side: The side on which that is judged.
             config: The run's config.
-            ahead: Whether a step that is not run again may have asked something else before.
+            surely: Whether it must never be done again: then it is also found if the task began
+                anew without having been interrupted.
 
         Returns:
-            It, or that it is gone; `None` if nothing was held.
+            It, or that it is gone; `None` if it was not done.
         """
-        fetch = self._sought(value, side, config, ahead)
+        fetch = self._sought(value, side, config, surely)
         return None if fetch is None else fetch()
 
     async def arecall(
@@ -131,181 +132,102 @@ class Waiting:
         *,
         side: Side,
         config: RunnableConfig | None = None,
-        ahead: bool = False,
+        surely: bool = False,
     ) -> Found | None:
-        """Find what was held without blocking the event loop; see `recall`."""
-        fetch = self._sought(value, side, config, ahead)
+        """Find what was done without blocking the event loop; see `recall`."""
+        fetch = self._sought(value, side, config, surely)
         return None if fetch is None else await asyncio.to_thread(fetch)
 
-    def note(self, value: object, *, side: Side, config: RunnableConfig | None, keep: Any) -> None:
-        """Hold what was done, in case something beside it interrupts the same task.
+    @contextmanager
+    def working(self, config: RunnableConfig | None) -> Iterator[None]:
+        """Let an interrupt of the task wait for what is done in here."""
+        task = self.task(config)
+        with nullcontext() if task is None else task.working():
+            yield
 
-        See `noted`.
+    def note(self, value: object, *, side: Side, config: RunnableConfig | None, keep: Any) -> None:
+        """Note that something was done that must never be done again, and hold what came of it.
+
+        Args:
+            value: As in `recall`.
+            side: As in `recall`.
+            config: As in `recall`.
+            keep: What came of it.
         """
-        task = self._shared(config)
+        task = self.task(config)
         if task is None:
             return
-        key = task.key(self._unasked(value, side))
-        try:
-            self.store.hold(key, Held((), keep))
-            self.store.settle(key)
-        except Exception as error:
-            logger.warning("what was done may be done again: %s", type(error).__name__)
-
-    def noted(self, value: object, *, side: Side, config: RunnableConfig | None) -> Any:
-        """Return what was done here before the task was interrupted; `None` if nothing was."""
-        task = self._shared(config)
-        held = None if task is None else self.store.get(task.key(self._unasked(value, side)))
-        return None if held is None else held.value
-
-    def _shared(self, config: RunnableConfig | None) -> GraphTask | None:
-        task = GraphTask.of(ensure_config(config)) if self.active else None
-        return None if task is None or task.sent else task
-
-    def _unasked(self, value: object, side: Side) -> Question:
-        context = digest(Conversation.of(value, side), side, context=True)
-        return Question(self.owner, side, context, whole="", decision_id="")
-
-    def _sought(
-        self, value: object, side: Side, config: RunnableConfig | None, ahead: bool
-    ) -> Callable[[], Found] | None:
-        task = GraphTask.of(ensure_config(config)) if self.active else None
-        if task is None or not task.resumed:
-            return None
-        place = self._unasked(value, side)
-        question = task.sought(lambda q: replace(q, whole="", decision_id="") == place, ahead=ahead)
-        return None if question is None else partial(self._found, task, question)
-
-    def _found(self, task: GraphTask, question: Question) -> Found:
-        held = self.store.get(task.key(question))
-        if held is None:
-            logger.error("what was held for a person's decision is gone (%s)", question.side)
-            task.skip()
-        return Found(held, question)
-
-
-class Asking:
-    """One text, about which handlers are asked.
-
-    Args:
-        waiting: How people are.
-        conversation: The conversation with the text.
-        side: The side that is judged.
-        config: The run's config.
-        keep: What is to be held while a person decides.
-
-    Attributes:
-        conversation: The conversation.
-        side: The side.
-        config: The config.
-        before: What a person was asked about it before the run was interrupted.
-    """
-
-    def __init__(
-        self,
-        waiting: Waiting,
-        conversation: Conversation,
-        side: Side,
-        config: RunnableConfig | None,
-        keep: Any = None,
-    ) -> None:
-        """Store."""
-        self._waiting = waiting
-        self.conversation = conversation
-        self.side = side
-        self.config = config
-        self._keep = keep
-        self._task = GraphTask.of(ensure_config(config)) if waiting.active else None
-        self.before = self._at_hand()
-
-    def known(self) -> tuple[Verdict, ...] | None:
-        """Return what the guards saw then."""
-        if self._task is None or self.before is None:
-            return None
-        held = self._waiting.store.get(self._task.key(self.before))
-        return None if held is None else held.verdicts
-
-    def call(self, function: Any, argument: Any) -> Any:
-        """Call a handler or a rewriter."""
-        inside, interrupt = self._inside(argument), None
-        # They read the unsafe text: nobody watches them do it.
-        with quiet(inside):
-            try:
-                return call_handler(function, argument, inside, self._waiting.patience)
-            except Exception as error:
-                if not (isinstance(argument, Escalation) and is_control_flow(error)):
-                    raise
-                interrupt = error
-        return self._wait(argument.decision, interrupt)
-
-    async def acall(self, function: Any, argument: Any) -> Any:
-        """Call a handler or a rewriter without blocking the event loop."""
-        inside, interrupt = self._inside(argument), None
-        with quiet(inside):
-            try:
-                return await acall_handler(function, argument, inside, self._waiting.patience)
-            except Exception as error:
-                if not (isinstance(argument, Escalation) and is_control_flow(error)):
-                    raise
-                interrupt = error
-        return await asyncio.to_thread(self._wait, argument.decision, interrupt)
-
-    def close(self, decision: Decision) -> None:
-        """Note that it is decided about, and pass over a question that was not asked again."""
-        if self._task is None or self.before is None or decision.action is Action.ESCALATE:
+        done = task.did(self.what(value, side), keep, surely=True)
+        if task.sent and not task.answers.interrupted:
+            # Such tasks are many, and hardly ever do something after that.
+            task.course.before_leaving = partial(self.hold, task)
             return
-        if self._at_hand() is not None:
-            self._task.skip()
+        task.answers.note(done.key)
         try:
-            self._waiting.store.settle(self._task.key(self.before))
+            self.store.hold(done.key, Held((), done.value, waits=task.answers.interrupted))
+        except Exception as error:
+            logger.warning("what was done cannot be held: %s", type(error).__name__)
+
+    def hold(self, task: GraphTask, own: Done | None = None) -> None:
+        """Hold what was done for as long as the task waits.
+
+        Args:
+            task: The task.
+            own: What a person is to be asked about.
+
+        Raises:
+            Exception: That cannot be held. Anything else that cannot is done again, or, if that
+                must never be, is lost.
+        """
+        unheld = task.unheld()
+        if own is not None and own not in unheld:
+            unheld.append(own)
+        for done in unheld:
+            # What passed only spares asking again: it may go before what must not be lost.
+            waits = done.surely or done is own
+            try:
+                self.store.hold(done.key, Held((), done.value, waits))
+            except Exception as error:
+                if done is own:
+                    raise
+                logger.warning("what was done cannot be held: %s", type(error).__name__)
+            if waits:
+                task.answers.note(done.key)
+
+    def settle(self, key: str) -> None:
+        """Note that something need not be held any longer."""
+        try:
+            self.store.settle(key)
         except Exception as error:
             # It stays there longer than it need be; what was decided holds.
             logger.error("could not note a decision: %s", type(error).__name__)
 
-    def _inside(self, argument: object) -> RunnableConfig:
-        inside = hushed(self.config)
-        task = GraphTask.of(inside)
-        if task is None or not isinstance(argument, Escalation):
-            return inside
-        return task.asking(self._question(argument.decision))
+    def what(self, value: object, side: Side) -> str:
+        """Return what tells the things done here from others, by what they are done with."""
+        context = digest(Conversation.of(value, side), side, context=True)
+        return f"{self.owner}|{self.place}|{side}|{context}"
 
-    def _wait(self, decision: Decision, interrupt: Exception) -> Deferred:
-        """Hold what is in question, and interrupt the run, at once or later.
-
-        Raises:
-            EscalationError: It cannot be held.
-        """
-        if self._task is None:
-            if self._keep is None and self._waiting.interrupted is None:
-                raise interrupt
-            raise EscalationError(
-                "it interrupts the run, which is not saved: the graph needs a checkpointer, and "
-                "the run a 'thread_id'"
-            )
-        question = self._question(decision)
-        try:
-            self._waiting.store.hold(self._task.key(question), Held(decision.verdicts, self._keep))
-        except Exception as error:
-            self._task.take_back(question)
-            raise EscalationError(
-                f"what it is asked about cannot be held ({type(error).__name__})"
-            ) from None
-        if self._waiting.interrupted is None:
-            raise interrupt
-        self._waiting.interrupted(interrupt)
-        return Deferred()
-
-    def _question(self, decision: Decision) -> Question:
-        return Question(
-            owner=self._waiting.owner,
-            side=self.side,
-            context=digest(self.conversation, self.side, context=True),
-            whole=digest(self.conversation, self.side),
-            decision_id=decision.decision_id,
-        )
-
-    def _at_hand(self) -> Question | None:
-        question = self._task.question() if self._task is not None else None
-        if question is None or (question.owner, question.side) != (self._waiting.owner, self.side):
+    def _sought(
+        self, value: object, side: Side, config: RunnableConfig | None, surely: bool
+    ) -> Callable[[], Found | None] | None:
+        task = self.task(config)
+        if task is None:
             return None
-        return question if question.whole == digest(self.conversation, self.side) else None
+        begun_anew = surely and not task.sent
+        if surely:
+            task.answers.stop()
+        if not (task.answers.resumed or begun_anew):
+            return None
+        return partial(self._found, task, self.what(value, side), side, surely)
+
+    def _found(self, task: GraphTask, what: str, side: Side, surely: bool) -> Found | None:
+        key, known = task.next(what)
+        held = self.store.get(key)
+        if held is not None:
+            task.recalled(what, key, held.value, known=known, surely=surely)
+            self.settle(key)
+        elif known:
+            logger.error("what was held for a person's decision is gone (%s)", side)
+        else:
+            return None
+        return Found(held, side, key)

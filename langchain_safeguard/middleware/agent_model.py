@@ -24,8 +24,7 @@ from langchain_core.runnables.base import RunnableBindingBase
 
 from langchain_safeguard.chat_models.guarded import GuardedChatModel
 from langchain_safeguard.conversation import Conversation, Turn
-from langchain_safeguard.policy import Action
-from langchain_safeguard.refusal import RECORD
+from langchain_safeguard.refusal import is_held
 from langchain_safeguard.stage import on_stage
 from langchain_safeguard.streaming.guarded_stream import joined
 
@@ -51,12 +50,7 @@ class Ledger:
 
         Only here: what calls the model inside may take the interrupt for a failure, and ask again.
         """
-        records = [answer.response_metadata.get(RECORD) for answer in answers]
-        held = any(
-            isinstance(record, dict) and record.get("action") == Action.ESCALATE
-            for record in records
-        )
-        if held and self._interrupt is not None:
+        if self._interrupt is not None and any(map(is_held, answers)):
             raise self._interrupt
 
     def __contains__(self, answer: BaseMessage) -> bool:

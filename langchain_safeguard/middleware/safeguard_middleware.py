@@ -31,7 +31,7 @@ from langchain_safeguard.middleware.naming import given_guards, middleware_name
 from langchain_safeguard.middleware.user_turns import Review, review
 from langchain_safeguard.plans import adrive, drive
 from langchain_safeguard.policy import Action, Policy
-from langchain_safeguard.refusal import RECORD, recorded, refusal_message, with_text
+from langchain_safeguard.refusal import RECORD, is_held, recorded, refusal_message, with_text
 from langchain_safeguard.safeguard import Safeguard
 from langchain_safeguard.stage import staged
 from langchain_safeguard.streaming.guarded_stream import OnBlock
@@ -40,7 +40,7 @@ Handler = Callable[[ModelRequest[Any]], ModelResponse[Any]]
 AsyncHandler = Callable[[ModelRequest[Any]], Awaitable[ModelResponse[Any]]]
 
 _CHECKED = "safeguard_checked"
-_RECALL: Any = {"side": "output", "ahead": True}
+_RECALL: Any = {"side": "output"}
 _REPLACED = (Action.BLOCK, Action.REWRITE)
 
 
@@ -55,7 +55,7 @@ class _Judge:
     """Check an answer; the result is the decision."""
 
     conversation: Conversation
-    answer: AIMessage
+    keep: AIMessage | None
 
 
 class SafeguardState(AgentState[Any]):
@@ -151,7 +151,7 @@ class SafeguardMiddleware(AgentMiddleware[SafeguardState, Any, Any]):
             None if input and output else "input" if input else "output",
         )
         self._turns = self.safeguard.asking_as(self._name)
-        self._answers = self.safeguard.asking_as(f"{self._name}:answers")
+        self._answers = self.safeguard.asking_as(self._name, "answers")
 
     @property
     def name(self) -> str:
@@ -250,7 +250,7 @@ class SafeguardMiddleware(AgentMiddleware[SafeguardState, Any, Any]):
     def _guarded(self, request: ModelRequest[Any], ledger: Ledger) -> ModelRequest[Any]:
         model = AgentModel(
             model=request.model,
-            safeguard=self.safeguard.asking_as(f"{self.name}:model", ledger.interrupted_by),
+            safeguard=self.safeguard.asking_as(self.name, "model", ledger.interrupted_by),
             check_input=False,
             on_block=self._on_block,
             check_every=self._check_every,
@@ -277,7 +277,8 @@ class SafeguardMiddleware(AgentMiddleware[SafeguardState, Any, Any]):
         result: list[BaseMessage] = []
         for message in response.result:
             if isinstance(message, AIMessage) and message not in ledger:
-                decision = yield _Judge(prompt.answered(message), message)
+                keep = None if is_held(message) else message
+                decision = yield _Judge(prompt.answered(message), keep)
                 if decision.blocked and self._on_block == "raise":
                     raise ContentBlockedError(decision)
                 if not decision.passes:
@@ -302,11 +303,11 @@ class SafeguardMiddleware(AgentMiddleware[SafeguardState, Any, Any]):
         return refusal
 
     def _judge(self, step: _Judge) -> Decision:
-        options: Any = {"config": ensure_config(), "keep": step.answer}
+        options: Any = {"config": ensure_config(), "keep": step.keep}
         return self._answers.check(step.conversation, side="output", **options)
 
     async def _ajudge(self, step: _Judge) -> Decision:
-        options: Any = {"config": ensure_config(), "keep": step.answer}
+        options: Any = {"config": ensure_config(), "keep": step.keep}
         return await self._answers.acheck(step.conversation, side="output", **options)
 
     def _check(self, turns: Conversation) -> Decision:

@@ -134,8 +134,8 @@ class ToolGuardMiddleware(AgentMiddleware[AgentState[Any], Any, Any]):
                     raise
                 outcome = Outcome(failure=error)
         if outcome.failure is None:
-            return carry_out(gate.settle(admitted, outcome.result), config)
-        replaced = carry_out(gate.excuse(admitted, outcome.failure), config)
+            return carry_out(gate.settle(admitted, outcome), config)
+        replaced = carry_out(gate.excuse(admitted, outcome), config)
         if replaced is None:
             raise outcome.failure
         return replaced.value
@@ -160,8 +160,8 @@ class ToolGuardMiddleware(AgentMiddleware[AgentState[Any], Any, Any]):
                     raise
                 outcome = Outcome(failure=error)
         if outcome.failure is None:
-            return await acarry_out(gate.settle(admitted, outcome.result), config)
-        replaced = await acarry_out(gate.excuse(admitted, outcome.failure), config)
+            return await acarry_out(gate.settle(admitted, outcome), config)
+        replaced = await acarry_out(gate.excuse(admitted, outcome), config)
         if replaced is None:
             raise outcome.failure
         return replaced.value

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import replace
 from typing import Any
 
@@ -51,9 +51,9 @@ class Driver:
 
     async def ainvoke(self, value: Any) -> Any:
         """Take one input through; see `invoke`."""
-        return _only(
-            await adrive(flow(self._plan, [value], parallel=self._parallel), self._aperform)
-        )
+        with self._working():
+            steps = flow(self._plan, [value], parallel=self._parallel)
+            return _only(await adrive(steps, self._aperform))
 
     def batch(self, values: Sequence[Any]) -> list[Any]:
         """Take many inputs through; an exception stands in the place of what raised it."""
@@ -61,7 +61,8 @@ class Driver:
 
     async def abatch(self, values: Sequence[Any]) -> list[Any]:
         """Take many inputs through; an exception stands in the place of what raised it."""
-        return await adrive(flow(self._plan, values), self._aperform)
+        with self._working():
+            return await adrive(flow(self._plan, values), self._aperform)
 
     def _perform(self, step: Step) -> Any:
         match step:
@@ -69,8 +70,8 @@ class Driver:
                 return self._recall(step)
             case Judge():
                 return self._judge(step)
-            case Wait(gate, conversation):
-                return gate.waited(conversation, self._configs[0])
+            case Wait(gate, conversation, item):
+                return gate.waited(conversation, self._configs[item])
             case Run():
                 return self._run(step)
             case Both(judge, run):
@@ -82,8 +83,8 @@ class Driver:
                 return await self._arecall(step)
             case Judge():
                 return await self._ajudge(step)
-            case Wait(gate, conversation):
-                return await gate.awaited(conversation, self._configs[0])
+            case Wait(gate, conversation, item):
+                return await gate.awaited(conversation, self._configs[item])
             case Run():
                 return await self._arun(step)
             case Both(judge, run):
@@ -170,6 +171,11 @@ class Driver:
     def _parallel(self) -> bool:
         # The answer may wait from an earlier run.
         return self._plan.mode == "parallel" and not resumed(self._configs[0])
+
+    def _working(self) -> AbstractContextManager[None]:
+        """Let an interrupt of the graph around wait for what is done in here."""
+        gate = self._plan.exit
+        return gate.safeguard.waiting.working(self._configs[0]) if gate else nullcontext()
 
     @contextmanager
     def _inner(self, step: Run) -> Iterator[list[RunnableConfig]]:

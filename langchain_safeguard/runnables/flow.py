@@ -118,10 +118,11 @@ class Judge:
 
 @dataclass(frozen=True, slots=True)
 class Wait:
-    """Look for an answer that waited while a run was interrupted; the result is `Found`."""
+    """Look for an answer from before a run was interrupted; the result is `Found`, or `None`."""
 
     gate: Gate
     conversation: Conversation
+    item: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -181,8 +182,9 @@ def flow(plan: Plan, inputs: Sequence[Any], *, parallel: bool = False) -> Flow:
         outputs = yield from _enter(plan, plan.entry, passages, done, parallel)
     if plan.lead is not None:
         outputs |= yield from _lead(plan, plan.lead, passages)
-    if len(inputs) == 1 and plan.steps is not None:
-        outputs |= yield from _waited(plan, passages, done)
+    if plan.steps is not None and plan.exit is not None:
+        for item in sorted(passages.keys() - outputs.keys()):
+            outputs |= yield from _waited(plan, plan.exit, item, passages, done)
     waiting = {i: passage.value for i, passage in passages.items() if i not in outputs}
     if plan.steps is None:
         outputs |= waiting
@@ -231,22 +233,20 @@ def _lead(
 
 
 def _waited(
-    plan: Plan, passages: dict[int, Passage], done: dict[int, Any]
+    plan: Plan, gate: Gate, item: int, passages: dict[int, Passage], done: dict[int, Any]
 ) -> Generator[Any, Any, dict[int, Any]]:
     """Find an answer that waited for a person; if it is gone, it is refused."""
-    if plan.exit is None or not passages:
-        return {}
-    found = yield Wait(plan.exit, plan.answered(passages[0], ""))
+    found = yield Wait(gate, plan.answered(passages[item], ""), item)
     if found is None:
         return {}
     if found.held is not None:
-        return {0: found.held.value}
-    del passages[0]
+        return {item: found.held.value}
+    del passages[item]
     try:
         kind = None if plan.steps is None else kind_of(plan.steps)
-        done[0] = plan.exit.refuse(found.loss(LOST_MESSAGE), kind)
+        done[item] = gate.refuse(found.loss(LOST_MESSAGE), kind)
     except SafeguardError as error:
-        done[0] = error
+        done[item] = error
     return {}
 
 

@@ -86,7 +86,7 @@ class Metrics:
         for verdict in decision.verdicts:
             if verdict.failed:
                 self._failures.labels(verdict.guard).inc()
-            if verdict.latency_ms is not None:
+            if verdict.latency_ms:  # 0: it was known, and no guard was asked.
                 self._guard_seconds.labels(verdict.guard).observe(verdict.latency_ms / 1000)
 
     def running(self, number: int) -> None:

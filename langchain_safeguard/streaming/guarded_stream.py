@@ -19,7 +19,7 @@ from langchain_safeguard.decision import Decision
 from langchain_safeguard.errors import ContentBlockedError, UnreadableInputError
 from langchain_safeguard.hushed import aclose, close
 from langchain_safeguard.policy import Action
-from langchain_safeguard.refusal import recorded, refused, with_text
+from langchain_safeguard.refusal import is_held, recorded, refused, with_text
 from langchain_safeguard.safeguard import Safeguard
 from langchain_safeguard.streaming.holdback import HoldBack
 from langchain_safeguard.verdict import Verdict
@@ -110,7 +110,8 @@ def guarded_stream(
                 case _Draft(conversation):
                     result = safeguard.draft(conversation)
                 case _Check(conversation, whole, verdicts):
-                    options: Any = {"config": config, "verdicts": verdicts, "keep": whole}
+                    keep = None if is_held(whole) else whole
+                    options: Any = {"config": config, "verdicts": verdicts, "keep": keep}
                     result = safeguard.check(conversation, side="output", **options)
                 case _Stop():
                     close(chunks)
@@ -146,7 +147,8 @@ async def aguarded_stream(
                 case _Draft(conversation):
                     result = await safeguard.adraft(conversation)
                 case _Check(conversation, whole, verdicts):
-                    options: Any = {"config": config, "verdicts": verdicts, "keep": whole}
+                    keep = None if is_held(whole) else whole
+                    options: Any = {"config": config, "verdicts": verdicts, "keep": keep}
                     result = await safeguard.acheck(conversation, side="output", **options)
                 case _Stop():
                     await aclose(chunks)

@@ -23,7 +23,7 @@ from langchain_safeguard.readable import Readable
 from langchain_safeguard.refusal import RECORD, recorded
 from langchain_safeguard.safeguard import Safeguard
 from langchain_safeguard.taxonomy import Side
-from langchain_safeguard.tools.steps import Ask, Fetch, Note, Noted, Plan, Recall
+from langchain_safeguard.tools.steps import Ask, Fetch, Note, Plan, Recall
 
 OnBlock = Literal["refuse", "raise"]
 
@@ -146,21 +146,17 @@ class ToolGate:
         Returns:
             It; what is told if it is gone; `None` if the call was not made.
         """
-        if not (self.output and self.safeguard.waiting.active):
+        if not self.safeguard.waiting.active:
             return None
         conversation = _returned(call, Readable.of(""))
         asked = Conversation(conversation.turns[:-1])
         if recalled := (yield Fetch(self.safeguard, asked)):
             return Outcome(_addressed(recalled.answer, call))
-        # Without an id, a call later on may be just the same.
-        found = yield Recall(self._asking(call), conversation, ahead=call.id is not None)
-        outcome: Outcome | None = None
+        found = yield Recall(self._asking(call), conversation)
         if found is None:
-            if call.id is not None:
-                outcome = yield Noted(self._asking(call), conversation)
-            return outcome
+            return None
         if found.held is not None:
-            outcome = found.held.value
+            outcome: Outcome = found.held.value
             return outcome
         what = (
             f"The tool {call.name!r} was called, but its result was lost while it was held for "
@@ -175,17 +171,18 @@ class ToolGate:
 
     def made(self, call: Call, outcome: Outcome) -> Plan[None]:
         """Note that a call was made: another one in the same step may interrupt both."""
-        if self.output and self.safeguard.waiting.active and call.id is not None:
+        if self.safeguard.waiting.active:
             yield Note(self._asking(call), _returned(call, Readable.of("")), outcome)
 
-    def settle(self, call: Call, result: Any) -> Plan[Any]:
+    def settle(self, call: Call, outcome: Outcome) -> Plan[Any]:
         """Check a result: it comes back, or what is put in place of it."""
+        result = outcome.result
         value = Readable.of(result)
         if not self.output or value.empty or self.ledger.knows("tool_output", value):
             return result
         rewriter = PartRewriter(self._asking(call), "tool_output", value)
         conversation = _returned(call, value, result)
-        decision = yield Ask(rewriter.safeguard, conversation, "tool_output", Outcome(result))
+        decision = yield Ask(rewriter.safeguard, conversation, "tool_output", outcome)
         if decision.passes:
             self.ledger.add("tool_output", value)
             return recorded(result, decision) if isinstance(result, ToolMessage) else result
@@ -202,18 +199,19 @@ class ToolGate:
         self.ledger.add("tool_output", Readable.of(result))
         return result
 
-    def excuse(self, call: Call, error: Exception) -> Plan[Replacement | None]:
+    def excuse(self, call: Call, outcome: Outcome) -> Plan[Replacement | None]:
         """Check what the error of a tool says: `None` if it may be raised.
 
         Raises:
             ContentBlockedError: It may not, and no model waits for a result.
         """
+        error = outcome.failure
+        assert error is not None
         value = Readable.of(words_of(error))
         if not self.output or value.empty or self.ledger.knows("tool_output", value):
             return None
-        keep = Outcome(failure=error)
         conversation = _returned(call, value, error)
-        decision = yield Ask(self._asking(call), conversation, "tool_output", keep)
+        decision = yield Ask(self._asking(call), conversation, "tool_output", outcome)
         if decision.passes:
             self.ledger.add("tool_output", value)
             return None

@@ -150,6 +150,10 @@ class GuardedTool(BaseTool):
         run_manager: CallbackManagerForToolRun | None = None,
     ) -> Any:
         config = patch_config(config, callbacks=run_manager.get_child()) if run_manager else config
+        with self.gate.safeguard.waiting.working(config):
+            return self._called(call, config)
+
+    def _called(self, call: Call, config: RunnableConfig) -> Any:
         gate = self.gate.for_one_call()
         admitted = carry_out(gate.admit(call), config)
         if isinstance(admitted, Replacement):
@@ -170,9 +174,9 @@ class GuardedTool(BaseTool):
             carry_out(gate.made(admitted, outcome), config)
         # Outside of `except`: an error raised from here must not carry the other one along.
         if outcome.failure is not None:
-            replaced = carry_out(gate.excuse(admitted, outcome.failure), config)
+            replaced = carry_out(gate.excuse(admitted, outcome), config)
             return self._instead(replaced, outcome.failure)
-        return self._formatted(carry_out(gate.settle(admitted, outcome.result), config))
+        return self._formatted(carry_out(gate.settle(admitted, outcome), config))
 
     async def _arun(
         self,
@@ -181,6 +185,10 @@ class GuardedTool(BaseTool):
         run_manager: AsyncCallbackManagerForToolRun | None = None,
     ) -> Any:
         config = patch_config(config, callbacks=run_manager.get_child()) if run_manager else config
+        with self.gate.safeguard.waiting.working(config):
+            return await self._acalled(call, config)
+
+    async def _acalled(self, call: Call, config: RunnableConfig) -> Any:
         gate = self.gate.for_one_call()
         admitted = await acarry_out(gate.admit(call), config)
         if isinstance(admitted, Replacement):
@@ -201,9 +209,9 @@ class GuardedTool(BaseTool):
             await acarry_out(gate.made(admitted, outcome), config)
         # Outside of `except`: an error raised from here must not carry the other one along.
         if outcome.failure is not None:
-            replaced = await acarry_out(gate.excuse(admitted, outcome.failure), config)
+            replaced = await acarry_out(gate.excuse(admitted, outcome), config)
             return self._instead(replaced, outcome.failure)
-        return self._formatted(await acarry_out(gate.settle(admitted, outcome.result), config))
+        return self._formatted(await acarry_out(gate.settle(admitted, outcome), config))
 
     def _instead(self, replaced: Replacement | None, failure: Exception) -> Any:
         if replaced is None:
@@ -246,8 +254,8 @@ def guard_tool(
     A handler that asks a person by interrupting a LangGraph run may decide about arguments and
     results. While a person decides, the result waits (see `held` of `Safeguard`), and the tool does
     not run again. If what waited is gone, the model is told so. In an agent each call is a step of
-    its own; in a `ToolNode` of your own graph, calls made at once are one step, and a person can be
-    asked about one of them: if two of them ask at once, one may be withheld.
+    its own; calls made at once in one node of your own graph, such as a `ToolNode`, are asked about
+    one after the other, and each runs once.
 
     Args:
         tool: Any tool, or a function to make one of.

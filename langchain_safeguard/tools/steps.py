@@ -33,11 +33,10 @@ class Ask:
 
 @dataclass(frozen=True, slots=True)
 class Recall:
-    """Something that may have waited for a person; the result is `Found`, or `None`."""
+    """Something that may have been done already; the result is `Found`, or `None`."""
 
     safeguard: Safeguard
     conversation: Conversation
-    ahead: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,15 +56,7 @@ class Note:
     outcome: Outcome
 
 
-@dataclass(frozen=True, slots=True)
-class Noted:
-    """Something that may have been done; the result is what came of it, or `None`."""
-
-    safeguard: Safeguard
-    conversation: Conversation
-
-
-Step = Ask | Recall | Fetch | Note | Noted
+Step = Ask | Recall | Fetch | Note
 Plan = Generator[Step, Any, T]
 
 
@@ -95,15 +86,13 @@ async def acarry_out(plan: Plan[T], config: RunnableConfig | None) -> T:
     return await adrive(plan, perform)
 
 
-def _remembered(step: Recall | Fetch | Note | Noted, config: RunnableConfig | None) -> Any:
+def _remembered(step: Recall | Fetch | Note, config: RunnableConfig | None) -> Any:
     options: Any = {"side": "tool_output", "config": config}
     waiting = step.safeguard.waiting
     match step:
-        case Recall(_, conversation, ahead):
-            return waiting.recall(conversation, ahead=ahead, **options)
+        case Recall(_, conversation):
+            return waiting.recall(conversation, surely=True, **options)
         case Fetch(safeguard, prompt):
             return safeguard.recall(prompt, **options)
         case Note(_, conversation, outcome):
             return waiting.note(conversation, keep=outcome, **options)
-        case Noted(_, conversation):
-            return waiting.noted(conversation, **options)

@@ -468,6 +468,9 @@ def test_the_oldest_is_lost_when_too_much_waits(caplog: pytest.LogCaptureFixture
     store.hold("c", Held(()))
     assert [bool(store.get(key)) for key in "abc"] == [True, False, True]
     assert not caplog.records
+    store.hold("x", Held((), waits=False))
+    assert [bool(store.get(key)) for key in "acx"] == [True, True, False]
+    assert not caplog.records
     store.hold("d", Held(()))
     assert [bool(store.get(key)) for key in "abcd"] == [False, False, True, True]
     assert "the oldest is lost" in caplog.text
@@ -926,9 +929,10 @@ def test_what_is_decided_about_is_deleted_later(tmp_path: Path) -> None:
     for key in "ab":
         store.hold(key, Held(()))
     store.settle("a")
-    assert store.get("a") is not None
+    store.hold("x", Held((), waits=False))
+    assert store.get("x") is not None
     store.hold("c", Held(()))
-    assert [store.get(key) is not None for key in "abc"] == [False, True, True]
+    assert [store.get(key) is not None for key in "abcx"] == [False, True, True, False]
     store.close()
 
 

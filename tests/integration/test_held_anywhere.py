@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextvars
 import itertools
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 from hypothesis import given, settings
@@ -20,7 +22,7 @@ SAYS = st.lists(st.booleans(), min_size=1, max_size=3)
 STEP = st.one_of(
     st.just(("own",)),
     st.tuples(st.just("model"), SAYS),
-    st.tuples(st.just("tool"), SAYS),
+    st.tuples(st.just("tool"), SAYS, st.sampled_from(["own", "same", None])),
     st.tuples(st.just("input"), st.booleans()),
 )
 
@@ -31,9 +33,11 @@ class Program:
     Args:
         steps: What it does: a model or a tool says something unsafe, or not, each time it is
             called; a question of its own; something a user wrote.
+        together: Whether it does all of it at once, in threads.
     """
 
-    def __init__(self, steps: list[Any]) -> None:
+    def __init__(self, steps: list[Any], together: bool) -> None:
+        self.together = together
         self.approved: set[str] = set()
         self.said: dict[int, int] = {}
         self.results: list[str] = []
@@ -60,31 +64,52 @@ class Program:
             case ("model", unsafe):
                 model = StreamingChatModel(script=lambda _: self.says(at, unsafe))
                 return guard_model(model, safeguard=self.safeguard).invoke(f"prompt {at}").text
-            case ("tool", unsafe):
+            case ("tool", unsafe, id):
 
                 @tool
                 def note(text: str) -> str:
                     """Make something."""
                     return self.says(at, unsafe)
 
-                call = {"name": "note", "args": {"text": "x"}, "id": f"c{at}", "type": "tool_call"}
-                result: str = guard_tool(note, safeguard=self.safeguard).invoke(call).text
+                note.name = f"note{at}"
+                guarded, arguments = guard_tool(note, safeguard=self.safeguard), {"text": "x"}
+                if id is None:
+                    return str(guarded.invoke(arguments))
+                id = f"c{at}" if id == "own" else "c"
+                call = {"name": note.name, "args": arguments, "id": id, "type": "tool_call"}
+                result: str = guarded.invoke(call).text
                 return result
         raise AssertionError(step)
 
+    def released(self, at: int) -> str:
+        result = self.step(at, self.steps[at])
+        # At once: a step may show it to somebody, though it is begun anew afterwards.
+        assert "bomb" not in result or result in self.approved
+        return result
+
     def node(self, state: Any) -> Any:
-        self.results = []
-        for at, step in enumerate(self.steps):
-            self.results.append(self.step(at, step))
-            # At once: a step may show it to somebody, though it is begun anew afterwards.
-            assert "bomb" not in self.results[-1] or self.results[-1] in self.approved
+        places = range(len(self.steps))
+        if not self.together:
+            self.results = [*map(self.released, places)]
+            return {"messages": "done"}
+        with ThreadPoolExecutor() as pool:
+            run = [pool.submit(contextvars.copy_context().run, self.released, at) for at in places]
+        self.results = [each.result() for each in run]
         return {"messages": "done"}
 
 
 @settings(max_examples=100, deadline=None)
-@given(st.lists(STEP, min_size=1, max_size=5), st.lists(st.booleans(), min_size=1, max_size=6))
-def test_no_answer_goes_to_another_question(steps: list[Any], approvals: list[bool]) -> None:
-    program = Program(steps)
+@given(
+    st.lists(STEP, min_size=1, max_size=5),
+    st.lists(st.booleans(), min_size=1, max_size=6),
+    st.booleans(),
+)
+def test_no_answer_goes_to_another_question(
+    steps: list[Any], approvals: list[bool], together: bool
+) -> None:
+    # LangGraph counts what a step asks by itself, which needs an order.
+    together = together and ("own",) not in steps
+    program = Program(steps, together)
     builder = StateGraph(MessagesState)
     builder.add_node("node", program.node)
     builder.add_edge(START, "node")
@@ -105,6 +130,6 @@ def test_no_answer_goes_to_another_question(steps: list[Any], approvals: list[bo
     for at, (step, result) in enumerate(zip(steps, program.results, strict=True)):
         if step == ("own",):
             assert result == "own allow"
-        if step[0] == "tool":
-            # A tool runs once, whatever else is asked beside it.
+        if step[0] == "tool" or (step[0] == "model" and ("own",) not in steps):
+            # It runs once, whatever else is asked beside it.
             assert program.said[at] == 0

@@ -9,6 +9,7 @@ import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -113,8 +114,70 @@ def test_a_verdict_comes_back_with_all_that_it_holds(decided: Way) -> None:
     safeguard = Safeguard(guard)
     first, again = decided(safeguard, "text"), decided(safeguard, "text")
     assert guard.calls == 1
-    assert again.verdicts == first.verdicts
+    assert first.verdicts[0].latency_ms == 1.5
+    # But no guard was asked: what took time is told once.
+    assert again.verdicts == (replace(first.verdicts[0], latency_ms=0.0),)
     assert again.unchecked == first.unchecked == ("image",)
+
+
+@pytest.mark.parametrize("way", ["batch", "abatch"])
+def test_a_text_that_stands_in_a_batch_twice_is_judged_once(way: str) -> None:
+    guard, detailed = WordGuard(), _Detailed()
+    safeguard = Safeguard([guard, detailed])
+    texts = ["hate", "tea", "hate", "x" * 300_000, "tea", "hate"]
+    decisions = safeguard.batch(texts) if way == "batch" else asyncio.run(safeguard.abatch(texts))
+    scores = [decision.verdicts[0].score for decision in decisions]
+    assert scores == [0.9, 0.01, 0.9, None, 0.01, 0.9]
+    assert decisions[3].blocked
+    assert [text for _, text in guard.seen] == ["hate", "tea"]
+    took = [decision.verdicts[1].latency_ms for decision in decisions]
+    assert took == [1.5, 1.5, 0.0, None, 0.0, 0.0]
+    assert safeguard.cache is not None
+    # Of each guard: two texts were new, three known by then.
+    assert safeguard.cache.stats == {"hits": 6, "misses": 4, "entries": 4}
+
+
+def test_without_a_cache_each_text_of_a_batch_is_judged() -> None:
+    guard = WordGuard()
+    Safeguard(guard, cache=None).batch(["hate", "hate"])
+    assert guard.batches == [2]
+
+
+def test_a_text_that_cannot_be_judged_fails_wherever_it_stands_in_a_batch() -> None:
+    safeguard = Safeguard(FaultyGuard(lambda: 1 / 0), attempts=1)
+    assert all(decision.blocked for decision in safeguard.batch(["tea", "tea", "coffee"]))
+
+
+class _LastTurn(WordGuard):
+    """Looks at nothing but what it judges."""
+
+    def reads(self, conversation: Conversation, side: Side) -> object:
+        if len(conversation.turns) > 3:
+            raise RuntimeError("too many")
+        return conversation.checked(side).text
+
+
+@pytest.mark.parametrize("turns", [1, 3, 5])
+def test_a_guard_may_say_what_its_verdict_depends_on(turns: int) -> None:
+    guard = _LastTurn()
+    safeguard = Safeguard(guard)
+    for said in ("one", "other"):
+        before = [HumanMessage(said), AIMessage(said)] * (turns // 2)
+        assert safeguard.check([*before, HumanMessage("hate")]).blocked
+    # One that fails to say it is taken to depend on everything.
+    assert len(guard.seen) == (2 if turns > 3 else 1)
+
+
+def test_the_embedded_guard_is_not_asked_again_because_of_turns_it_does_not_read() -> None:
+    safeguard = Safeguard(audit=None)
+    assert safeguard.cache is not None
+    for system in ("Be kind.", "Be brief."):
+        safeguard.check([SystemMessage(system), HumanMessage("How do I bake bread?")])
+        safeguard.check([SystemMessage(system), HumanMessage("a"), AIMessage("b")], side="output")
+        safeguard.check([HumanMessage(system), AIMessage("b")], side="output")
+    # What answers were given to is read.
+    assert safeguard.cache.stats["misses"] == 4
+    assert safeguard.cache.stats["hits"] == 2
 
 
 TALKS: dict[str, tuple[Any, Side]] = {
