@@ -26,7 +26,7 @@ from langchain_safeguard.flow import Apply, Flow, Judge, Record, decision_flow
 from langchain_safeguard.guard_caller import GuardCaller
 from langchain_safeguard.guards.base import Guard
 from langchain_safeguard.holding.asking import Asking
-from langchain_safeguard.holding.held import HeldResults, HeldStore
+from langchain_safeguard.holding.held import HeldStore, store_of
 from langchain_safeguard.holding.waiting import Interrupted, Waiting
 from langchain_safeguard.plans import adrive, drive
 from langchain_safeguard.policy import Policy
@@ -89,9 +89,6 @@ class Safeguard:
         held: HeldStore | None = None,
     ) -> None:
         """Load the guards and check the policy against what they can report."""
-        if held is not None and (isinstance(held, type) or not isinstance(held, HeldStore)):
-            stores = "HeldResults(), HeldDatabase(url), or a store of your own"
-            raise ConfigurationError(f"held: a {type(held).__name__}; allowed: {stores}")
         self.cache = cache_of(cache)
         self.guards = guards_of(guard)
         self.handlers = handlers_of(handlers)
@@ -104,7 +101,7 @@ class Safeguard:
         ]
         self._audit, self._audit_text = audit_of(audit, audit_text)
         self.waiting = Waiting.of(
-            held or HeldResults(),
+            store_of(held),
             self.guards,
             self.policy,
             active=bool(self.handlers),

@@ -2,16 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Generator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Generator, Mapping
 from contextlib import aclosing, closing
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
-from langchain_core.messages import AIMessage, AIMessageChunk, BaseMessage
+from langchain_core.messages import AIMessage, AIMessageChunk
 from langchain_core.runnables import Runnable, RunnableConfig
 
 from langchain_safeguard.chat_models.answer_forms import aonce, as_chunk, once, own, whole
+from langchain_safeguard.chat_models.steps import (
+    Ask,
+    Call,
+    Judge,
+    Messages,
+    Plan,
+    Recall,
+    Step,
+    Wait,
+)
 from langchain_safeguard.conversation import Conversation
 from langchain_safeguard.decision import Decision
 from langchain_safeguard.errors import ContentBlockedError
@@ -33,49 +43,6 @@ from langchain_safeguard.refusal import (
 from langchain_safeguard.review.ticket import tickets_of
 from langchain_safeguard.safeguard import Safeguard
 from langchain_safeguard.streaming.guarded_stream import OnBlock, aguarded_stream, guarded_stream
-
-Messages = Sequence[BaseMessage]
-
-
-@dataclass(frozen=True, slots=True)
-class _Ask:
-    """Check the input; the result is the decision, and in parallel mode the answer with it."""
-
-    conversation: Conversation
-    messages: Messages
-
-
-@dataclass(frozen=True, slots=True)
-class _Call:
-    """Call the model; the result is its answer, or the error it raised."""
-
-    messages: Messages
-
-
-@dataclass(frozen=True, slots=True)
-class _Wait:
-    """Look for an answer that waited while a run was interrupted; the result is `Found`."""
-
-    prompt: Conversation
-
-
-@dataclass(frozen=True, slots=True)
-class _Judge:
-    """Check the answer; the result is the decision."""
-
-    conversation: Conversation
-    keep: AIMessage | Exception | None
-
-
-@dataclass(frozen=True, slots=True)
-class _Recall:
-    """Look for the answer that was held for review; the result is that, or `None`."""
-
-    conversation: Conversation
-
-
-_Step = _Ask | _Call | _Judge | _Recall | _Wait
-_Plan = Generator[_Step, Any, AIMessage]
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,63 +114,63 @@ class GuardedCall:
                 async for chunk in answer:
                     yield chunk
 
-    def _perform(self, step: _Step) -> Any:
+    def _perform(self, step: Step) -> Any:
         match step:
-            case _Recall(conversation):
+            case Recall(conversation):
                 return self.safeguard.recall(conversation, config=self.config)
-            case _Ask(conversation, asked) if self._at_once:
+            case Ask(conversation, asked) if self._at_once:
                 return both(partial(self._check, conversation), partial(self._answer, asked))
-            case _Ask(conversation):
+            case Ask(conversation):
                 return self._check(conversation), None
-            case _Call(asked):
+            case Call(asked):
                 return self._answer(asked)
-            case _Wait(prompt):
+            case Wait(prompt):
                 return self.safeguard.waiting.recall(
                     prompt.answered(""), side="output", config=self.config
                 )
-            case _Judge(conversation, keep):
+            case Judge(conversation, keep):
                 options: Any = {"config": self.config, "keep": keep}
                 return self.safeguard.check(conversation, side="output", **options)
 
-    async def _aperform(self, step: _Step) -> Any:
+    async def _aperform(self, step: Step) -> Any:
         match step:
-            case _Recall(conversation):
+            case Recall(conversation):
                 return await self.safeguard.arecall(conversation, config=self.config)
-            case _Ask(conversation, asked) if self._at_once:
+            case Ask(conversation, asked) if self._at_once:
                 return await aboth(self._acheck(conversation), self._aanswer(asked))
-            case _Ask(conversation):
+            case Ask(conversation):
                 return await self._acheck(conversation), None
-            case _Call(asked):
+            case Call(asked):
                 return await self._aanswer(asked)
-            case _Wait(prompt):
+            case Wait(prompt):
                 return await self.safeguard.waiting.arecall(
                     prompt.answered(""), side="output", config=self.config
                 )
-            case _Judge(conversation, keep):
+            case Judge(conversation, keep):
                 options: Any = {"config": self.config, "keep": keep}
                 return await self.safeguard.acheck(conversation, side="output", **options)
 
-    def _plan(self, messages: Messages) -> _Plan:
+    def _plan(self, messages: Messages) -> Plan:
         prompt = Conversation.of(messages)
         answer: AIMessage | Exception | None = None
         if self.check_input:
-            decision, answer = yield _Ask(prompt, messages)
+            decision, answer = yield Ask(prompt, messages)
             if decision.blocked:
                 return self._refusal(decision, None)
             if not decision.passes:
                 messages, answer = rewritten_input(messages, decision), None
                 prompt = Conversation.of(messages)
         if not self.check_output:
-            return _raised(answer if answer is not None else (yield _Call(messages)))
-        if answer is None and (found := (yield _Wait(prompt))):
+            return _raised(answer if answer is not None else (yield Call(messages)))
+        if answer is None and (found := (yield Wait(prompt))):
             return (yield from self._found(prompt, found))
-        if answer is None and (recalled := (yield _Recall(prompt))):
+        if answer is None and (recalled := (yield Recall(prompt))):
             answer = whole(recalled.answer)
         if answer is None:
-            answer = yield _Call(messages)
+            answer = yield Call(messages)
         return (yield from self._judged(prompt, answer))
 
-    def _found(self, prompt: Conversation, found: Found) -> _Plan:
+    def _found(self, prompt: Conversation, found: Found) -> Plan:
         """Decide about an answer that waited for a person."""
         if found.held is None:
             return self._refusal(found.loss(LOST_MESSAGE), None)
@@ -218,20 +185,20 @@ class GuardedCall:
         prompt: Conversation,
         answer: AIMessage | Exception,
         keep: AIMessage | None = None,
-    ) -> _Plan:
+    ) -> Plan:
         if isinstance(answer, Exception):
             return (yield from self._failed(prompt, answer))
         if keep is None and not is_held(answer):
             keep = answer
-        decision = yield _Judge(prompt.answered(answer), keep)
+        decision = yield Judge(prompt.answered(answer), keep)
         if decision.blocked:
             return self._refusal(decision, answer)
         return recorded(answer, decision) if decision.passes else with_text(answer, decision)
 
-    def _failed(self, prompt: Conversation, failure: Exception) -> _Plan:
+    def _failed(self, prompt: Conversation, failure: Exception) -> Plan:
         """Raise an error of the model if what it says passes: it may quote the answer."""
         if text := text_of_error(failure):
-            decision = yield _Judge(prompt.answered(AIMessage(text)), failure)
+            decision = yield Judge(prompt.answered(AIMessage(text)), failure)
             if decision.action is Action.REWRITE:
                 # There is no answer whose text could be another.
                 raise ContentBlockedError(decision)
@@ -280,11 +247,11 @@ class GuardedCall:
         prompt, config = Conversation.of(messages), hushed(self.config)
         if not (asked or self._at_once):
             _stop_unless_passed(self._check(prompt))
-        found = self._perform(_Wait(prompt)) if self.check_output else None
+        found = self._perform(Wait(prompt)) if self.check_output else None
         if found is not None:
             yield as_chunk(drive(self._found(prompt, found), self._perform))
             return
-        recalled = self._perform(_Recall(prompt)) if self.check_output else None
+        recalled = self._perform(Recall(prompt)) if self.check_output else None
         if recalled is None:
             chunks = quietly(muted(self.model).stream(messages, config, **self.options), config)
         else:
@@ -311,11 +278,11 @@ class GuardedCall:
         prompt, config = Conversation.of(messages), hushed(self.config)
         if not (asked or self._at_once):
             _stop_unless_passed(await self._acheck(prompt))
-        found = await self._aperform(_Wait(prompt)) if self.check_output else None
+        found = await self._aperform(Wait(prompt)) if self.check_output else None
         if found is not None:
             yield as_chunk(await adrive(self._found(prompt, found), self._aperform))
             return
-        recalled = await self._aperform(_Recall(prompt)) if self.check_output else None
+        recalled = await self._aperform(Recall(prompt)) if self.check_output else None
         if recalled is None:
             chunks = aquietly(muted(self.model).astream(messages, config, **self.options), config)
         else:

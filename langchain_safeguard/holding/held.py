@@ -115,3 +115,19 @@ class HeldResults:
             held = self._open.pop(key, None)
             if held is not None:
                 self._settled[key] = held
+
+
+def store_of(held: object) -> HeldStore:
+    """Return a store as it is; one in this process for `None`.
+
+    Raises:
+        ConfigurationError: It is no store.
+    """
+    if held is None:
+        return HeldResults()
+    if isinstance(held, type) or not isinstance(held, HeldStore):
+        raise ConfigurationError(
+            f"held: a {type(held).__name__}; allowed: HeldResults(), HeldDatabase(url), or a store "
+            "of your own"
+        )
+    return held
