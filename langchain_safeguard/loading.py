@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import re
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, MutableMapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
+from weakref import WeakValueDictionary
 
 from langchain_safeguard.engines.remote.loading import remote_engine
 from langchain_safeguard.engines.remote.servers import remote_options, servers
@@ -36,24 +37,32 @@ T = TypeVar("T")
 
 
 class _Once:
-    """Makes each thing once, whoever asks; different things at the same time."""
+    """Makes each thing once, whoever asks; different things at the same time.
 
-    def __init__(self) -> None:
+    Args:
+        made: Where what was made is found again: a `WeakValueDictionary` for what goes when nobody
+            holds it any more.
+    """
+
+    def __init__(self, made: MutableMapping[object, Any]) -> None:
         self._lock = threading.Lock()
-        self._locks: dict[object, threading.Lock] = {}
-        self._made: dict[object, Any] = {}
+        self._locks: MutableMapping[object, threading.Lock] = WeakValueDictionary()
+        self._made = made
 
     def get(self, key: object, make: Callable[[], T]) -> T:
         with self._lock:
             lock = self._locks.setdefault(key, threading.Lock())
         with lock:
-            if key not in self._made:
-                self._made[key] = make()
-            made: T = self._made[key]
+            made: T | None = self._made.get(key)
+            if made is None:
+                made = self._made[key] = make()
             return made
 
 
-_engines = _Once()
+_engines = _Once({})
+"""What takes little: servers' engines, and the guard in the package."""
+_weights = _Once(WeakValueDictionary())
+"""Models, whose memory comes back when no guard uses them any more."""
 
 
 def list_guards() -> tuple[GuardCard, ...]:
@@ -82,6 +91,9 @@ def load_guard(
     **options: Any,
 ) -> Guard:
     """Load a guard. Guards on the same checkpoint, loaded the same way, share its weights.
+
+    Weights, and what the model has read, are kept as long as a guard on them is held; then their
+    memory comes back.
 
     Args:
         name: `"embedded"`; a hub id such as `"meta-llama/LlamaGuard-7b"`; a folder with a
@@ -146,7 +158,8 @@ def load_guard(
         if family is not None or options or remote:
             wrong = ", ".join([*options, *remote] or ["family"])
             raise ConfigurationError(f"the embedded guard has no option {wrong}")
-        return _engines.get(("embedded", folder), lambda: _embedded(folder))
+        embedded = _engines if folder is None else _weights
+        return embedded.get(("embedded", folder), lambda: _embedded(folder))
     known = known_card(name, family)
     title = str(name) if _HUB_ID.fullmatch(str(name)) else Path(name).name
     if remote:
@@ -326,14 +339,14 @@ def _model_guard(
     if isinstance(family, ClassifierFamily):
         activation, labels = getattr(family, "activation", None), getattr(family, "labels", None)
         key = (loading, activation, labels)
-        classifier = _engines.get(
+        classifier = _weights.get(
             key,
             lambda: classifier_engine(loading, title, activation=activation, labels=labels),
         )
         if isinstance(family, SequenceClassifier):
             family.check_labels(classifier.labels, exclusive=classifier.activation == "softmax")
         return ModelGuard(classifier, family, **named)
-    engine = _engines.get(loading, lambda: language_engine(loading, title))
+    engine = _weights.get(loading, lambda: language_engine(loading, title))
     return _probed(ModelGuard(engine, family, **named))
 
 

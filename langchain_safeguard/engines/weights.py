@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import importlib.util
 import logging
 from dataclasses import dataclass
@@ -152,7 +153,11 @@ def _options(checkpoint: Checkpoint, loading: Loading) -> dict[str, Any]:
     numbers, stored = checkpoint.parameters()
     gpu = torch.cuda.is_available() and loading.device_map != "cpu"
     device_map = loading.device_map or ("auto" if gpu else None)
-    free = torch.cuda.mem_get_info()[0] if gpu else psutil.virtual_memory().available
+    free = _free(gpu)
+    if numbers * 4 > free * 3 // 4:
+        # What nobody uses any more makes room: layers of bitsandbytes, for one, hold themselves.
+        gc.collect()
+        free = _free(gpu)
     dtype = _dtype(loading.dtype)
     if loading.quantization is not None:
         from transformers import BitsAndBytesConfig
@@ -184,6 +189,15 @@ def _options(checkpoint: Checkpoint, loading: Loading) -> dict[str, Any]:
             f"{free / 1e9:.1f} GB of memory are free{hint}"
         )
     return options if device_map is None else {**options, "device_map": device_map}
+
+
+def _free(gpu: bool) -> int:
+    """Return how many bytes of memory are free."""
+    if not gpu:
+        return int(psutil.virtual_memory().available)
+    # PyTorch keeps what was freed for itself.
+    torch.cuda.empty_cache()
+    return int(torch.cuda.mem_get_info()[0])
 
 
 def _check_quantized(checkpoint: Checkpoint, loading: Loading) -> None:
