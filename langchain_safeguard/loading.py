@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import re
-import threading
-from collections.abc import Callable, MutableMapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 from weakref import WeakValueDictionary
 
+from langchain_safeguard.engines.once import Once
 from langchain_safeguard.engines.remote.loading import remote_engine
 from langchain_safeguard.engines.remote.servers import remote_options, servers
 from langchain_safeguard.errors import ConfigurationError, GuardLoadError
@@ -33,35 +33,9 @@ _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
 _EMBEDDED_WEIGHTS = "embedded.safetensors"
 _QUANTIZATIONS = ("auto", None, "4bit", "8bit")
 
-T = TypeVar("T")
-
-
-class _Once:
-    """Makes each thing once, whoever asks; different things at the same time.
-
-    Args:
-        made: Where what was made is found again: a `WeakValueDictionary` for what goes when nobody
-            holds it any more.
-    """
-
-    def __init__(self, made: MutableMapping[object, Any]) -> None:
-        self._lock = threading.Lock()
-        self._locks: MutableMapping[object, threading.Lock] = WeakValueDictionary()
-        self._made = made
-
-    def get(self, key: object, make: Callable[[], T]) -> T:
-        with self._lock:
-            lock = self._locks.setdefault(key, threading.Lock())
-        with lock:
-            made: T | None = self._made.get(key)
-            if made is None:
-                made = self._made[key] = make()
-            return made
-
-
-_engines = _Once({})
+_engines = Once({})
 """What takes little: servers' engines, and the guard in the package."""
-_weights = _Once(WeakValueDictionary())
+_weights = Once(WeakValueDictionary())
 """Models, whose memory comes back when no guard uses them any more."""
 
 
