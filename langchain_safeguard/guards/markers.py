@@ -8,7 +8,7 @@ here: the tokenizer keeps them out (`engines/tokens.py`).
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import lru_cache
 
 from langchain_safeguard.guards.look_alikes import INVISIBLE, spelled
@@ -40,7 +40,8 @@ def _pattern(
     markers: tuple[str, ...], speakers: tuple[str, ...], ascii_only: bool
 ) -> re.Pattern[str] | None:
     """Return what finds markers; among ASCII characters only it has less to look for."""
-    spell, blanks, gap, colon = re.escape, _BLANKS, r"\s+", ":"
+    spell: Callable[[str], str] = re.escape
+    blanks, gap, colon = _BLANKS, r"\s+", ":"
     if not ascii_only:
         spell, blanks, gap = spelled, _BLANKS_OR_NOTHING, rf"(?:\s|[{INVISIBLE}])+"
         colon = spelled(":")
