@@ -110,7 +110,7 @@ def load_guard(
     if isinstance(name, Guard):
         return name
     check_name(name)
-    for key, text in (("revision", revision), ("dtype", dtype)):
+    for key, text in (("revision", revision), ("dtype", dtype), ("device_map", device_map)):
         if text is not None and not isinstance(text, str):
             raise ConfigurationError(f"{key}={text!r}; allowed: a text, or None")
     remote = remote_options(
@@ -228,7 +228,7 @@ def check_name(name: object) -> None:
         raise ConfigurationError(
             f"guard={name!r}; allowed: a Guard, a folder, a hub id, or one of {known_names()}"
         )
-    if name == "embedded" or Path(name).is_dir() or _HUB_ID.fullmatch(str(name)):
+    if name == "embedded" or (name != "" and Path(name).is_dir()) or _HUB_ID.fullmatch(str(name)):
         return
     raise ConfigurationError(
         f"unknown guard {str(name)!r}: neither a folder, nor a hub id such as 'owner/model', nor "
@@ -297,7 +297,12 @@ def _base(
         raise ConfigurationError(
             f"base_model={str(base)!r} is neither a folder nor a hub id; give base_model="
         )
-    return _folder(base, weights=weights and not tokenizer_only)
+    folder = _folder(base, weights=weights and not tokenizer_only)
+    if not (folder / "config.json").is_file():
+        raise ConfigurationError(
+            f"base_model={str(base)!r} is an adapter itself; give the model that it adapts"
+        )
+    return folder
 
 
 def _model_guard(

@@ -25,8 +25,17 @@ def load_tokenizer(folder: Path) -> Any:
 
     try:
         return AutoTokenizer.from_pretrained(folder, trust_remote_code=False, local_files_only=True)
-    except (OSError, ValueError, ImportError, KeyError) as error:
+    except Exception as error:
+        if wants_code(error):
+            raise GuardLoadError(
+                f"the tokenizer in {folder} comes with code of its own, which is never run"
+            ) from error
         raise GuardLoadError(f"the tokenizer in {folder} cannot be loaded: {error}") from error
+
+
+def wants_code(error: Exception) -> bool:
+    """Tell whether transformers would have to run code of a checkpoint."""
+    return "trust_remote_code" in str(error)
 
 
 class PromptTokenizer:
