@@ -79,7 +79,8 @@ def load_guard(
         revision: A branch, tag or commit of the hub.
         dtype: `"float32"`, `"bfloat16"` or `"float16"`. If left out: what the checkpoint has on a
             GPU, float32 on a CPU where it fits.
-        device_map: As in transformers; the GPU, if there is one, if left out.
+        device_map: A text as transformers takes it, such as `"cpu"` or `"auto"`; the GPU, if there
+            is one, if left out.
         quantization: `"4bit"` or `"8bit"` (bitsandbytes), `None`, or `"auto"`: as the model's card
             loads it.
         base_model: For an adapter: the hub id or folder of the model that it adapts. For a
