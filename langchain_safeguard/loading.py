@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
-import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from weakref import WeakValueDictionary
 
-from langchain_safeguard.engines.once import Once
 from langchain_safeguard.engines.remote.loading import remote_engine
-from langchain_safeguard.engines.remote.servers import remote_options, servers
-from langchain_safeguard.errors import ConfigurationError, GuardLoadError
+from langchain_safeguard.engines.remote.servers import Servers, remote_options, servers
+from langchain_safeguard.errors import ConfigurationError
+from langchain_safeguard.folders import (
+    base_folder,
+    checkpoint_folder,
+    embedded_folder,
+    is_hub_id,
+)
 from langchain_safeguard.guards import (
     ClassifierFamily,
     Family,
@@ -27,10 +31,12 @@ from langchain_safeguard.guards.recognition import (
     known_names,
     recognised_card,
 )
+from langchain_safeguard.once import Once
 from langchain_safeguard.taxonomy import Side
 
-_HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
-_EMBEDDED_WEIGHTS = "embedded.safetensors"
+if TYPE_CHECKING:
+    from langchain_safeguard.engines.checkpoint import Checkpoint
+
 _QUANTIZATIONS = ("auto", None, "4bit", "8bit")
 
 _engines = Once({})
@@ -128,93 +134,40 @@ def load_guard(
     for key, number, least in (("max_tokens", max_tokens, 1), ("cache_bytes", cache_bytes, 0)):
         if number is not None and (type(number) is not int or number < least):
             raise ConfigurationError(f"{key}={number!r}; allowed: a number from {least} on")
-    folder = _embedded_folder(name)
+    folder = embedded_folder(name)
     if name == "embedded" or folder is not None:
         if family is not None or options or remote:
             wrong = ", ".join([*options, *remote] or ["family"])
             raise ConfigurationError(f"the embedded guard has no option {wrong}")
         embedded = _engines if folder is None else _weights
         return embedded.get(("embedded", folder), lambda: _embedded(folder))
-    known = known_card(name, family)
-    title = str(name) if _HUB_ID.fullmatch(str(name)) else Path(name).name
-    if remote:
-        asked = servers(model=title, **remote)
-        given = {"dtype": dtype, "device_map": device_map}
-        given |= {"quantization": None if quantization == "auto" else quantization}
-        if unused := [key for key, value in given.items() if value is not None]:
-            raise ConfigurationError(f"{', '.join(unused)}: up to the servers with engine='openai'")
-        if isinstance(family, ClassifierFamily) or (known is not None and known.classifier):
-            raise _classifier(name)
-    local = _folder(name, revision, weights=not remote)
-    # Imported late, as everything that needs torch.
-    from langchain_safeguard.engines.checkpoint import Checkpoint
-
-    checkpoint = Checkpoint(local)
-    if not isinstance(family, Family):
-        known = known or recognised_card(checkpoint)
-        if known is None:
-            raise ConfigurationError(
-                f"{str(name)!r} is no guard that is known, by its id or by its chat template; give "
-                f"family=, a Family or one of {known_names()}"
-            )
-        family = family_of(known, checkpoint, options)
-    elif options:
-        raise ConfigurationError(f"give the options {', '.join(options)} to the Family itself")
-    if remote:
-        if isinstance(family, ClassifierFamily) or checkpoint.is_classifier:
-            raise _classifier(name)
-        source = None if checkpoint.has_tokenizer else _base(checkpoint, known, base_model, False)
-        asking = _engines.get(
-            (asked, local, source, max_tokens),
-            lambda: remote_engine(asked, checkpoint, source or local, max_tokens, title),
+    if not remote:
+        return _local_guard(
+            name,
+            family,
+            options,
+            revision=revision,
+            base_model=base_model,
+            dtype=dtype,
+            device_map=device_map,
+            quantization=quantization,
+            max_tokens=max_tokens,
+            cache_bytes=cache_bytes,
         )
-        # Without a fingerprint: what the servers run may change.
-        return _probed(ModelGuard(asking, family, name=title))
-    from langchain_safeguard.engines.weights import Loading
-
-    chosen = (known.quantization if known else None) if quantization == "auto" else quantization
-    loading = Loading(
-        folder=local,
-        base=_base(checkpoint, known, base_model),
-        dtype=dtype,
-        device_map=device_map,
-        quantization=None if checkpoint.quantized_by else chosen,
-        max_tokens=max_tokens,
-        cache_bytes=cache_bytes,
-    )
-    if checkpoint.quantized_by and quantization in ("4bit", "8bit"):
-        raise ConfigurationError(
-            f"quantization={quantization!r}, but {local} is quantised already "
-            f"({checkpoint.quantized_by}); allowed: None"
-        )
-    # Snapshots of the hub do not change; a folder may, and so may what options refer to.
-    fixed = checkpoint.revision and (loading.base is None or Checkpoint(loading.base).revision)
-    return _model_guard(
+    given = {"dtype": dtype, "device_map": device_map}
+    given |= {"quantization": None if quantization == "auto" else quantization}
+    if unused := [key for key, value in given.items() if value is not None]:
+        raise ConfigurationError(f"{', '.join(unused)}: up to the servers with engine='openai'")
+    asked = servers(model=_title(name), **remote)
+    return _remote_guard(
+        name,
         family,
-        loading,
-        title,
-        revision or checkpoint.revision,
-        f"{known.name} {loading}" if known and fixed and not options else None,
+        options,
+        asked,
+        revision=revision,
+        base_model=base_model,
+        max_tokens=max_tokens,
     )
-
-
-def fetch(name: str, revision: str | None = None) -> list[Path]:
-    """Fetch a checkpoint from the hub and, if it is an adapter, its base model; return the folders.
-
-    Raises:
-        ConfigurationError: The name is no hub id.
-        GuardError: It cannot be fetched; the message says what to do.
-    """
-    from langchain_safeguard.engines.checkpoint import Checkpoint
-    from langchain_safeguard.engines.hub import download
-
-    if not _HUB_ID.fullmatch(name):
-        raise ConfigurationError(f"{name!r} is no hub id; allowed: 'owner/model'")
-    folders = [download(name, revision)]
-    base = Checkpoint(folders[0]).adapter.get("base_model_name_or_path")
-    if base is not None and _HUB_ID.fullmatch(base):
-        folders.append(download(base))
-    return folders
 
 
 def check_name(name: object) -> None:
@@ -229,7 +182,7 @@ def check_name(name: object) -> None:
         raise ConfigurationError(
             f"guard={name!r}; allowed: a Guard, a folder, a hub id, or one of {known_names()}"
         )
-    if name == "embedded" or (name != "" and Path(name).is_dir()) or _HUB_ID.fullmatch(str(name)):
+    if name == "embedded" or (name != "" and Path(name).is_dir()) or is_hub_id(name):
         return
     raise ConfigurationError(
         f"unknown guard {str(name)!r}: neither a folder, nor a hub id such as 'owner/model', nor "
@@ -255,55 +208,103 @@ def _embedded(folder: Path | None) -> Guard:
     return ModelGuard(engine, family, revision=engine.revision, fingerprint=family.name)
 
 
-def _embedded_folder(name: str | Path) -> Path | None:
-    folder = Path(name)
-    is_embedded = name != "embedded" and (folder / _EMBEDDED_WEIGHTS).is_file()
-    return folder.resolve() if is_embedded else None
+def _local_guard(
+    name: str | Path,
+    family: Family[Any, Any] | str | None,
+    options: Mapping[str, Any],
+    *,
+    revision: str | None,
+    base_model: str | Path | None,
+    quantization: str | None,
+    **how: Any,
+) -> Guard:
+    """Load a guard whose model runs here."""
+    # Imported late, as everything that needs torch.
+    from langchain_safeguard.engines.checkpoint import Checkpoint
+    from langchain_safeguard.engines.weights import Loading
 
-
-def _folder(name: str | Path, revision: str | None = None, *, weights: bool = True) -> Path:
-    folder = Path(name)
-    if folder.is_dir():
-        if not any((folder / each).is_file() for each in ("config.json", "adapter_config.json")):
-            raise GuardLoadError(
-                f"{folder} holds no checkpoint: there is neither a config.json, nor an "
-                f"adapter_config.json, nor a {_EMBEDDED_WEIGHTS}"
-            )
-        return folder.resolve()
-    from langchain_safeguard.engines.hub import download
-
-    return download(str(name), revision, weights=weights)
-
-
-def _base(
-    checkpoint: Any, card: GuardCard | None, given: str | Path | None, weights: bool = True
-) -> Path | None:
-    """Return the folder of what a checkpoint needs besides itself.
-
-    That is the model an adapter adapts, or the model whose tokenizer a classifier reads with.
-    """
-    tokenizer_only = checkpoint.is_classifier and not checkpoint.has_tokenizer
-    if not checkpoint.adapter and not tokenizer_only:
-        if given is not None:
-            raise ConfigurationError(
-                f"base_model={str(given)!r}, but {checkpoint.folder} is complete: it is no adapter"
-            )
-        return None
-    base = given or checkpoint.adapter.get("base_model_name_or_path")
-    base = base or (card.base_model if card else None)
-    if base is None:
-        lack = "has no tokenizer" if tokenizer_only else "is an adapter"
-        raise ConfigurationError(f"{checkpoint.folder} {lack}; give base_model=")
-    if not Path(base).is_dir() and not _HUB_ID.fullmatch(str(base)):
+    known = known_card(name, family)
+    checkpoint = Checkpoint(checkpoint_folder(name, revision))
+    family, known = _recognised(name, family, options, known, checkpoint)
+    chosen = (known.quantization if known else None) if quantization == "auto" else quantization
+    loading = Loading(
+        folder=checkpoint.folder,
+        base=base_folder(checkpoint, base_model, known.base_model if known else None),
+        quantization=None if checkpoint.quantized_by else chosen,
+        **how,
+    )
+    if checkpoint.quantized_by and quantization in ("4bit", "8bit"):
         raise ConfigurationError(
-            f"base_model={str(base)!r} is neither a folder nor a hub id; give base_model="
+            f"quantization={quantization!r}, but {checkpoint.folder} is quantised already "
+            f"({checkpoint.quantized_by}); allowed: None"
         )
-    folder = _folder(base, weights=weights and not tokenizer_only)
-    if not (folder / "config.json").is_file():
+    # Snapshots of the hub do not change; a folder may, and so may what options refer to.
+    fixed = checkpoint.revision and (loading.base is None or Checkpoint(loading.base).revision)
+    return _model_guard(
+        family,
+        loading,
+        _title(name),
+        revision or checkpoint.revision,
+        f"{known.name} {loading}" if known and fixed and not options else None,
+    )
+
+
+def _remote_guard(
+    name: str | Path,
+    family: Family[Any, Any] | str | None,
+    options: Mapping[str, Any],
+    asked: Servers,
+    *,
+    revision: str | None,
+    base_model: str | Path | None,
+    max_tokens: int | None,
+) -> Guard:
+    """Load a guard whose model runs on servers; its weights are not needed here."""
+    known = known_card(name, family)
+    if isinstance(family, ClassifierFamily) or (known is not None and known.classifier):
+        # Known before anything is fetched.
+        raise _classifier(name)
+    from langchain_safeguard.engines.checkpoint import Checkpoint
+
+    checkpoint = Checkpoint(checkpoint_folder(name, revision, weights=False))
+    family, known = _recognised(name, family, options, known, checkpoint)
+    if isinstance(family, ClassifierFamily) or checkpoint.is_classifier:
+        raise _classifier(name)
+    source = checkpoint.folder
+    if not checkpoint.has_tokenizer:
+        usual = known.base_model if known else None
+        source = base_folder(checkpoint, base_model, usual, weights=False) or source
+    engine = _engines.get(
+        (asked, checkpoint.folder, source, max_tokens),
+        lambda: remote_engine(asked, checkpoint, source, max_tokens, _title(name)),
+    )
+    # Without a fingerprint: what the servers run may change.
+    return _probed(ModelGuard(engine, family, name=_title(name)))
+
+
+def _recognised(
+    name: str | Path,
+    family: Family[Any, Any] | str | None,
+    options: Mapping[str, Any],
+    known: GuardCard | None,
+    checkpoint: Checkpoint,
+) -> tuple[Family[Any, Any], GuardCard | None]:
+    """Return how a model is asked and read, and its card if it is a guard that is known."""
+    if isinstance(family, Family):
+        if options:
+            raise ConfigurationError(f"give the options {', '.join(options)} to the Family itself")
+        return family, known
+    known = known or recognised_card(checkpoint)
+    if known is None:
         raise ConfigurationError(
-            f"base_model={str(base)!r} is an adapter itself; give the model that it adapts"
+            f"{str(name)!r} is no guard that is known, by its id or by its chat template; give "
+            f"family=, a Family or one of {known_names()}"
         )
-    return folder
+    return family_of(known, checkpoint, options), known
+
+
+def _title(name: str | Path) -> str:
+    return str(name) if is_hub_id(name) else Path(name).name
 
 
 def _model_guard(

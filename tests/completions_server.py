@@ -3,8 +3,9 @@
 It serves causal models, and `word`, which has no weights: it finds a prompt unsafe if it knows a
 word in it. What it is able to do depends on the address: `/selects/v1` speaks as vLLM does,
 `/top/v1` lists likely tokens by their ids only, `/plain/v1` takes nothing but what OpenAI has and
-lists five tokens by their texts, `/content/v1` lists them as llama.cpp does, `/silent/v1` lists
-none.
+lists five tokens by their texts, `/content/v1` speaks as llama.cpp's own server, `/texts/v1` as
+llama-cpp-python's, which takes texts only, `/logitless/v1` as the same without `--logits_all`,
+`/strings/v1` as transformers' own, and `/silent/v1` lists none.
 
 Run as a program: `python -m tests.completions_server '{"models": {"planted": "folder"}}'`.
 """
@@ -29,7 +30,15 @@ from tokenizers import Tokenizer
 from tests.servers import ServerProcess
 
 _OF_OPENAI = {"model", "prompt", "max_tokens", "temperature", "logprobs", "stop"}
-_MOST = {"selects": 20, "top": 20, "plain": 5, "content": 100, "silent": 0}
+_MOST = {
+    "selects": 20,
+    "top": 20,
+    "plain": 5,
+    "content": 1 << 20,
+    "texts": 1 << 20,
+    "strings": 0,
+    "silent": 0,
+}
 
 Scorer = Callable[[Sequence[int]], list[float]]
 
@@ -107,9 +116,14 @@ class Served:
 
         return scores
 
-    def text(self, ids: Sequence[int]) -> str:
-        found: str = self.tokenizer.decode([*ids], skip_special_tokens=False)
+    def text(self, ids: Sequence[int], *, control: bool = True) -> str:
+        found: str = self.tokenizer.decode([*ids], skip_special_tokens=not control)
         return found
+
+    def named(self, id_: int) -> str:
+        """Return what llama.cpp calls a token: nothing, if it is a control token."""
+        begin = self.tokenizer.encode("\n", add_special_tokens=False).ids
+        return self.text([*begin, id_], control=False)[1:].replace("\ufffd", "")
 
 
 class Completions:
@@ -125,9 +139,17 @@ class Completions:
             raise Refused(404, "no such model")
         if dialect == "plain" and (unknown := {*body} - _OF_OPENAI):
             raise Refused(422, f"unknown: {sorted(unknown)}")
+        prompts = body["prompt"]
+        if dialect in ("texts", "logitless") and not isinstance(prompts, str):
+            raise Refused(500, f"no text: {prompts}")
+        if dialect == "strings" and not isinstance(prompts, str):
+            raise Refused(400, "prompt must be a string.")
+        if dialect == "logitless":
+            if body.get("logprobs") is not None:
+                raise Refused(500, "no log-probabilities without logits_all")
+            dialect = "texts"
         if (body.get("logprobs") or 0) > (_MOST[dialect] or 20):
             raise Refused(400, f"logprobs: at most {_MOST[dialect]}")
-        prompts = body["prompt"]
         if isinstance(prompts, str):
             prompts = model.tokenizer.encode(prompts).ids
         several = isinstance(prompts[0], list)
@@ -143,7 +165,8 @@ class Completions:
             {"index": place, **self._one(model, dialect, body, ids)}
             for place, ids in enumerate(prompts)
         ]
-        return {"choices": choices, "usage": {"prompt_tokens": sum(map(len, prompts))}}
+        counted = prompts[:1] if dialect == "content" else prompts
+        return {"choices": choices, "usage": {"prompt_tokens": sum(map(len, counted))}}
 
     def _one(
         self, model: Served, dialect: str, body: Mapping[str, Any], ids: Sequence[int]
@@ -155,27 +178,41 @@ class Completions:
         while len(written) < body["max_tokens"]:
             scores = model.scores([*ids, *written])
             best = max(range(len(scores)), key=scores.__getitem__)
+            if dialect == "texts" and best in model.ends:
+                break
             listed.append(self._listed(model, dialect, body, scores))
             written.append(best)
             if best in model.ends or any(each in model.text(written) for each in stop):
                 reason = "stop"
                 break
-        text = model.text([each for each in written if each not in model.ends])
-        kept = body.get("include_stop_str_in_output")
+        said = [each for each in written if each not in model.ends]
+        text = model.text(said, control=dialect != "content")
+        kept = body.get("include_stop_str_in_output") and dialect == "selects"
         for each in stop:
             text = text if kept else text.partition(each)[0]
         found: dict[str, Any] = {"text": text, "finish_reason": reason, "logprobs": None}
         if _MOST[dialect] and body.get("logprobs"):
             found["logprobs"] = {"top_logprobs": listed}
         if dialect == "content":
-            steps = [
-                {"top_logprobs": [{"id": int(name[9:]), "logprob": step[name]} for name in step]}
-                for step in listed
-            ]
-            found["logprobs"] = {"content": steps}
+            found["logprobs"] = {"content": self._content(model, written, listed, stop)}
         if dialect == "selects" and body.get("return_token_ids"):
             found |= {"token_ids": written, "prompt_token_ids": [*ids]}
         return found
+
+    @staticmethod
+    def _content(
+        model: Served, written: list[int], listed: list[dict[str, float]], stop: Sequence[str]
+    ) -> list[dict[str, Any]]:
+        end = len(written)
+        for each in stop:
+            if each in model.text(written):
+                # So many tokens as it has by itself, whether or not it was written as these.
+                end -= len(model.tokenizer.encode(each, add_special_tokens=False).ids)
+        steps = []
+        for id_, likely in [*zip(written, listed, strict=True)][: max(end, 0)]:
+            top = [{"id": int(name[9:]), "logprob": value} for name, value in likely.items()]
+            steps.append({"id": id_, "top_logprobs": top})
+        return steps
 
     def _listed(
         self, model: Served, dialect: str, body: Mapping[str, Any], scores: list[float]
@@ -186,6 +223,9 @@ class Completions:
         by_id = dialect == "content" or (
             dialect != "plain" and body.get("return_tokens_as_token_ids")
         )
+        if dialect == "texts":
+            # Tokens of the same name hide each other.
+            return {model.named(id_): scores[id_] for id_ in shown}
         return {f"token_id:{id_}" if by_id else model.text([id_]): scores[id_] for id_ in shown}
 
 
@@ -204,9 +244,10 @@ class Handler(BaseHTTPRequestHandler):
         if self.path == "/seen":
             self._send(200, self.seen)
         elif self.path.endswith("/v1/models"):
-            room = self.completions.room
-            names = [{"id": each, "max_model_len": room} for each in self.completions.models]
-            self._send(200, {"data": names})
+            room: dict[str, Any] = {"max_model_len": self.completions.room}
+            if self.path.startswith("/content/"):
+                room = {"meta": {"n_ctx": self.completions.room}}
+            self._send(200, {"data": [{"id": each, **room} for each in self.completions.models]})
         else:
             self._send(404, {})
 
@@ -215,6 +256,11 @@ class Handler(BaseHTTPRequestHandler):
         if self.path == "/fault":
             Handler.fault = body
             return self._send(200, {})
+        if self.path in ("/texts/extras/tokenize", "/logitless/extras/tokenize"):
+            tokenizer = self.completions.models[body["model"]].tokenizer
+            return self._send(200, {"tokens": tokenizer.encode(body["input"]).ids})
+        if not self.path.endswith("/completions"):
+            return self._send(404, {})
         with self.lock:
             Handler.now += 1
             self.seen["completions"] += 1
@@ -236,11 +282,15 @@ class Handler(BaseHTTPRequestHandler):
             self.close_connection = True
             return
         if kind == "status":
-            return self._send(self.fault["status"], body, **self.fault.get("headers", {}))
+            said = self.fault.get("body", body)
+            return self._send(self.fault["status"], said, **self.fault.get("headers", {}))
         try:
             found = self.completions.complete(self.path.split("/")[1], body)
         except Refused as refused:
-            return self._send(refused.status, {"error": {"message": str(refused)}})
+            # OpenAI's way of saying it, and FastAPI's.
+            plainly = self.path.startswith("/strings/")
+            said = {"detail": str(refused)} if plainly else {"error": {"message": str(refused)}}
+            return self._send(refused.status, said)
         if kind in _SPOILED:
             _SPOILED[kind](found)
         payload = json.dumps(found).encode()

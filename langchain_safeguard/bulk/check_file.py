@@ -85,6 +85,7 @@ def check_file(
         ConfigurationError: A value is wrong, a row cannot be read (the message names its line, and
             the rows before it are kept), `out` exists, or it was begun with other settings or from
             other rows.
+        SafeguardError: It cannot be written, as when the disk is full.
     """
     for option, value in (("batch_size", batch_size), ("part_rows", part_rows)):
         if isinstance(value, bool) or not isinstance(value, int) or value < 1:
@@ -102,7 +103,7 @@ def check_file(
                 for chunk in parts.todo(source.chunks(batch_size)):
                     results = check.results(*(chunk.columns[name] for name in columns))
                     work.add(chunk, results)
-                    bar.set_postfix(rows=parts.rows + work.rows, refresh=False)
+                    bar.set_postfix_str(f"rows={parts.rows + work.rows}", refresh=False)
                     bar.update(chunk.position - bar.n)
             finally:
                 work.keep()

@@ -25,6 +25,13 @@ class CsvRows(RowsFile):
             text = io.TextIOWrapper(stream, "utf-8-sig", newline="")
             cells = self._cells(text)
             self.header = next(cells, [])
+            if not self.header:
+                raise RowError(self.path, None, "it is empty; its first line names the columns")
+            if len(self.header) == 1 and {*self.columns}.isdisjoint(self.header):
+                other = next((mark for mark in ";\t|" if mark in self.header[0]), None)
+                if other is not None:
+                    problem = f"its columns are separated by {other!r}; allowed: ','"
+                    raise RowError(self.path, 1, problem)
             self.require(self.header)
             places = {name: self.header.index(name) for name in self.columns}
             while chunk := [*islice(cells, rows)]:
@@ -52,7 +59,8 @@ class CsvRows(RowsFile):
             try:
                 row = next(reader, None)
             except UnicodeDecodeError:
-                raise RowError(self.path, line, "it is not UTF-8 text") from None
+                problem = "it is not UTF-8 text; convert it, as with iconv -t UTF-8"
+                raise RowError(self.path, line, problem) from None
             except (csv.Error, EOFError, zlib.error, OSError) as error:
                 raise RowError(self.path, line, f"cannot be read: {error}") from None
             if row is None:

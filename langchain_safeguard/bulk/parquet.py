@@ -67,7 +67,8 @@ class Parquet(RowsFile):
 
     def _opened(self) -> Any:
         try:
-            return pq.ParquetFile(self.path)
+            # Read piece by piece: a row group may be as large as the file.
+            return pq.ParquetFile(self.path, buffer_size=1 << 20, pre_buffer=False)
         except (pa.ArrowException, OSError) as error:
             raise RowError(self.path, None, f"cannot be read: {type(error).__name__}") from None
 

@@ -10,14 +10,15 @@ import hashlib
 import json
 import os
 import shutil
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from filelock import FileLock, Timeout
 
 from langchain_safeguard.bulk.rows_file import Chunk, Results, RowsFile
-from langchain_safeguard.errors import ConfigurationError
+from langchain_safeguard.errors import ConfigurationError, SafeguardError
 
 _NOTES = "done.json"
 
@@ -58,17 +59,18 @@ class Parts:
         """Take up what was done."""
         if not self._out.parent.is_dir():
             raise ConfigurationError(f"{self._out}: there is no folder {self._out.parent}")
+        if self._out.is_dir():
+            raise ConfigurationError(f"{self._out} is a folder; name a file")
         if self._out.exists() and not self._folder.exists() and not self._overwrite:
             raise ConfigurationError(f"{self._out} exists; overwrite it or name another file")
         try:
             self._folder.mkdir(exist_ok=True)
-        except OSError as error:
-            raise ConfigurationError(f"{self._folder}: {error.strerror or error}") from None
-        try:
             self._lock.acquire(timeout=0)
         except Timeout:
             problem = "another process is at work on it"
             raise ConfigurationError(f"{self._out}: {problem}") from None
+        except OSError as error:
+            raise ConfigurationError(f"{self._folder}: {error.strerror or error}") from None
         try:
             self._take_up()
         except BaseException:
@@ -77,7 +79,9 @@ class Parts:
         return self
 
     def __exit__(self, *_: object) -> None:
-        """Let others in."""
+        """Let others in; leave nothing behind where nothing was done."""
+        if not self._count:
+            shutil.rmtree(self._folder, ignore_errors=True)
         self._lock.release()
 
     def todo(self, chunks: Iterable[Chunk]) -> Iterable[Chunk]:
@@ -101,28 +105,49 @@ class Parts:
             self._check_read()
 
     def add(self, checked: Sequence[tuple[Chunk, Results]]) -> None:
-        """Keep rows that were checked."""
+        """Keep rows that were checked.
+
+        Raises:
+            SafeguardError: They cannot be written, as when the disk is full.
+        """
         part = self._part(self._count)
         unfinished = part.with_suffix(".unfinished")
-        self._source.write(unfinished, checked, first=not self._count)
-        _sync(unfinished)
-        unfinished.replace(part)
+        with self._writing():
+            self._source.write(unfinished, checked, first=not self._count)
+            _sync(unfinished)
+            unfinished.replace(part)
         for chunk, _ in checked:
             self._note(chunk, len(chunk))
             self.rows += len(chunk)
         self._count += 1
         self._done = self._read.hexdigest()
-        self._write_notes()
+        with self._writing():
+            self._write_notes()
 
     def finish(self) -> None:
-        """Put the file together and remove the parts."""
+        """Put the file together and remove the parts.
+
+        Raises:
+            SafeguardError: It cannot be written.
+        """
         if not self._count:
             self.add([])
         whole = self._folder / "whole"
-        self._source.join([self._part(number) for number in range(self._count)], whole)
-        _sync(whole)
-        whole.replace(self._out)
+        with self._writing():
+            self._source.join([self._part(number) for number in range(self._count)], whole)
+            _sync(whole)
+            whole.replace(self._out)
         shutil.rmtree(self._folder)
+
+    @contextmanager
+    def _writing(self) -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:
+            raise SafeguardError(
+                f"{self._out} cannot be written: {error.strerror or error}; {self.rows} rows are "
+                "kept, run it again to go on"
+            ) from None
 
     def _take_up(self) -> None:
         notes = self._folder / _NOTES
@@ -140,8 +165,8 @@ class Parts:
         self.rows, self._count, self._done = noted["rows"], noted["parts"], noted["digest"]
 
     def _note(self, chunk: Chunk, rows: int) -> None:
-        """Add what is judged of some rows to what was read."""
-        for row in zip(*(values[:rows] for values in chunk.columns.values()), strict=True):
+        """Add some rows to what was read."""
+        for row in chunk.first(rows):
             self._read.update(repr(row).encode("utf-8", "backslashreplace"))
 
     def _check_read(self) -> None:

@@ -54,6 +54,13 @@ class Chunk:
         """Return the number of rows."""
         return len(self.raw)
 
+    def first(self, rows: int) -> list[Any]:
+        """Return its first rows, all that is in them."""
+        listed: list[Any] = (
+            self.raw[:rows] if isinstance(self.raw, list) else self.raw.slice(0, rows).to_pylist()
+        )
+        return listed
+
     def behind(self, rows: int) -> Chunk:
         """Return it without its first rows."""
         columns = {name: values[rows:] for name, values in self.columns.items()}
@@ -119,6 +126,8 @@ class RowsFile(ABC):
             if name not in names:
                 found = ", ".join(map(repr, names[:8])) or "none"
                 raise RowError(self.path, line, f"no column {name!r}; there are: {found}"[:400])
+            if names.count(name) > 1:
+                raise RowError(self.path, line, f"it has two columns {name!r}")
         self.refuse(names, line)
 
     def refuse(self, names: Iterable[str], line: int | None) -> None:

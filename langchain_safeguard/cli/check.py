@@ -70,18 +70,22 @@ def _check_file(arguments: argparse.Namespace) -> int:
 
     if arguments.prompt is not None or arguments.json or arguments.text == "-":
         raise ConfigurationError("--out needs a FILE to read, and neither --prompt nor --json")
-    done = check_file(
-        arguments.text,
-        arguments.out,
-        guard=arguments.guard,
-        policy=arguments.policy,
-        side=arguments.side,
-        text_column=arguments.text_column,
-        prompt_column=arguments.prompt_column,
-        batch_size=arguments.batch_size,
-        overwrite=arguments.overwrite,
-        progress=not arguments.quiet,
-    )
+    try:
+        done = check_file(
+            arguments.text,
+            arguments.out,
+            guard=arguments.guard,
+            policy=arguments.policy,
+            side=arguments.side,
+            text_column=arguments.text_column,
+            prompt_column=arguments.prompt_column,
+            batch_size=arguments.batch_size,
+            overwrite=arguments.overwrite,
+            progress=not arguments.quiet,
+        )
+    except KeyboardInterrupt:
+        print("stopped; run it again, without --overwrite, to go on", file=sys.stderr)
+        raise
     print(f"{done.rows} rows in {arguments.out}" + _counted(done))
     return 0
 

@@ -21,7 +21,7 @@ def add_to(commands: Any) -> None:
 def run(arguments: argparse.Namespace) -> int:
     """Fetch it, with the base model if it is an adapter, and say where it lies."""
     # Imported late: it imports torch's neighbours, and `--help` need not wait for that.
-    from langchain_safeguard.loading import fetch
+    from langchain_safeguard.folders import fetch
 
     for folder in fetch(arguments.id, arguments.revision):
         print(folder)

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import argparse
 import os
+from dataclasses import fields
 from typing import TYPE_CHECKING, Any
 
 from langchain_safeguard.errors import ConfigurationError
+from langchain_safeguard.server.settings import KEYS_VARIABLE, Limits
 
 if TYPE_CHECKING:
     from fastapi import APIRouter
@@ -14,6 +16,20 @@ if TYPE_CHECKING:
     from langchain_safeguard.escalation import HumanReview
 
 _LEVELS = ("debug", "info", "warning", "error")
+_PREFIX = "LANGCHAIN_SAFEGUARD_"
+LIMITS = {
+    "--max-body-bytes": ("body_bytes", "bytes in a request's body"),
+    "--max-buffered-bytes": ("buffered_bytes", "bytes of bodies that are being received"),
+    "--max-texts": ("texts", "texts, or messages, in a request"),
+    "--max-characters": ("characters", "characters in the texts of a request together"),
+    "--max-requests": ("requests", "requests checked at once; no queue, the others get 503"),
+    "--max-connections": ("connections", "open connections; the others get 503"),
+    "--head-seconds": ("head_seconds", "for a client to send a request's headers"),
+    "--body-seconds": ("body_seconds", "for a client to send a request's body"),
+    "--guard-seconds": ("guard_seconds", "for a guard's verdict; then on_failure decides"),
+    "--request-seconds": ("request_seconds", "for a request in all, from its body on; then 503"),
+}
+"""From option to the field of `Limits`."""
 
 
 def add_to(commands: Any) -> None:
@@ -22,8 +38,12 @@ def add_to(commands: Any) -> None:
         "serve",
         help="check texts over HTTP, as OpenAI's moderation endpoint does",
         description="Serve POST /v1/moderations (as in OpenAI's API) and POST /v1/guard (whole "
-        "decisions), a page at / to try them, /healthz, /readyz and /metrics. SIGTERM ends it "
-        "after the requests it has accepted; SIGHUP, or a changed file, reloads the policies.",
+        "decisions), a page at / to try them, /openapi.json, /healthz, /readyz and /metrics. "
+        "SIGTERM ends it after the requests it has accepted; SIGHUP, or a changed file, reloads "
+        "the policies.",
+        epilog="Limits and URLs can come from the environment as well: --max-texts from "
+        f"{_PREFIX}MAX_TEXTS, and so on. A URL with a password belongs there: everybody "
+        "on a machine sees the options of its processes.",
     )
     parser.add_argument("--host", default="127.0.0.1", help="default: %(default)s")
     parser.add_argument("--port", type=int, default=8000, help="default: %(default)s")
@@ -42,33 +62,51 @@ def add_to(commands: Any) -> None:
     )
     parser.add_argument(
         "--review-queue",
+        default=_environment("--review-queue", None),
         metavar="URL",
         help="a database in which texts wait for a person when the policy escalates; they decide "
         "on the page, or with 'langchain-safeguard review'",
     )
     parser.add_argument(
+        "--verdict-store",
+        default=_environment("--verdict-store", None),
+        metavar="URL",
+        help="a Redis server through which several servers share what their guards have judged",
+    )
+    parser.add_argument(
         "--api-key-file",
         metavar="FILE",
         help="keys, one a line, of which clients must send one; also from the environment "
-        "variable LANGCHAIN_SAFEGUARD_API_KEYS, separated by commas",
+        f"variable {KEYS_VARIABLE}, separated by commas",
     )
     parser.add_argument(
         "--no-auth", action="store_true", help="let everybody in who reaches the address"
     )
-    parser.add_argument(
-        "--max-requests",
-        type=int,
-        metavar="N",
-        help="requests checked at once; more are turned away with 503 (default: 64)",
-    )
     parser.add_argument("--log-level", choices=_LEVELS, default="info", help="default: %(default)s")
+    limits = parser.add_argument_group("limits")
+    for option, (field, words) in LIMITS.items():
+        seconds = field.endswith("_seconds")
+        limits.add_argument(
+            option,
+            type=float if seconds else int,
+            # argparse reads a default that is a string as it reads an argument.
+            default=_environment(option, getattr(Limits(), field)),
+            dest=field,
+            metavar="S" if seconds else "N",
+            help=f"{words} (default: %(default)s)",
+        )
     parser.set_defaults(run=run)
+
+
+def _environment(option: str, default: object) -> object:
+    variable = _PREFIX + option.removeprefix("--").replace("-", "_").upper()
+    return os.environ.get(variable) or default
 
 
 def run(arguments: argparse.Namespace) -> int:
     """Serve until a signal comes."""
     # Imported late: they need an extra, and take a while.
-    from langchain_safeguard.server import Limits, Settings, create_app
+    from langchain_safeguard.server import Settings, create_app
     from langchain_safeguard.server.auth import is_loopback
     from langchain_safeguard.server.logs import configure_logging
     from langchain_safeguard.server.process import run as serve
@@ -82,16 +120,17 @@ def run(arguments: argparse.Namespace) -> int:
     if not keys and not arguments.no_auth and not is_loopback(arguments.host):
         raise ConfigurationError(
             f"--host {arguments.host} lets other machines in, and there are no API keys: give "
-            "--api-key-file FILE, or set LANGCHAIN_SAFEGUARD_API_KEYS, or say --no-auth if "
-            "something else keeps strangers out"
+            f"--api-key-file FILE, or set {KEYS_VARIABLE}, or say --no-auth if something else "
+            "keeps strangers out"
         )
-    limits = Limits() if arguments.max_requests is None else Limits(requests=arguments.max_requests)
+    limits = Limits(**{field.name: getattr(arguments, field.name) for field in fields(Limits)})
     settings = Settings(
         guards=arguments.guard or ("embedded",),
         policies=arguments.policy or (),
         api_keys=keys,
         limits=limits,
         local_only=not keys and not arguments.no_auth,
+        verdict_store=arguments.verdict_store,
     )
     handlers, routers = _review(arguments.review_queue)
     app = create_app(settings, handlers=handlers, routers=routers)

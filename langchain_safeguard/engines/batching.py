@@ -48,6 +48,8 @@ class MicroBatcher(Generic[Item, Result]):
         """How many items were run."""
         self.passes = 0
         """In how many batches."""
+        self.sizes = [0] * (limit + 1)
+        """How many of them were of each size, from 0 on."""
 
     def submit(self, item: Item) -> Future[Result]:
         """Queue an item; the future can be waited for, awaited and cancelled."""
@@ -68,6 +70,7 @@ class MicroBatcher(Generic[Item, Result]):
         if not batch:
             return
         self.passes += 1
+        self.sizes[len(batch)] += 1
         try:
             results = batch[0].run([job.item for job in batch])
             if len(results) != len(batch):

@@ -97,16 +97,31 @@ class PromptTokenizer:
         ids = whole[len(begin) :]
         return None if self._tokenizer.unk_token_id in ids else ids
 
-    def spellings(self) -> dict[str, frozenset[int]]:
-        """Return the tokens that each text may stand for where a server names tokens by text."""
+    def spellings(self, *, spaced: bool = False) -> dict[str, frozenset[int]]:
+        """Return the tokens that each text may stand for where a server names tokens by text.
+
+        Args:
+            spaced: Whether the server is known to keep the space in front of a word; others may
+                cut it off, or write it as the vocabulary does.
+        """
         found: dict[str, set[int]] = {}
         ids = range(len(self._tokenizer))
         raw = self._tokenizer.convert_ids_to_tokens([*ids])
-        texts = self._tokenizer.batch_decode([[id_] for id_ in ids], skip_special_tokens=False)
-        for id_, token, text in zip(ids, raw, texts, strict=True):
-            # Some servers keep the space in front of a word, which others cut off.
-            for spelling in {text, str(token), str(token).replace("\u2581", " ")}:
-                found.setdefault(spelling, set()).add(id_)
+        alone = self._tokenizer.batch_decode([[id_] for id_ in ids], skip_special_tokens=False)
+        begin = len(self.decode(self._newline))
+        behind = self._tokenizer.batch_decode(
+            [[*self._newline, id_] for id_ in ids], skip_special_tokens=False
+        )
+        control = {*self._special.values()}
+        for id_, token, text, whole in zip(ids, raw, alone, behind, strict=True):
+            names = {whole[begin:]}
+            if not spaced:
+                names |= {text, str(token), str(token).replace("\u2581", " ")}
+            if id_ in control or "\ufffd" in text:
+                # Some servers give control tokens, and parts of a character, no name at all.
+                names.add("")
+            for name in names:
+                found.setdefault(name, set()).add(id_)
         return {text: frozenset(which) for text, which in found.items()}
 
     def decode(self, ids: Sequence[int]) -> str:

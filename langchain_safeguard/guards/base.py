@@ -190,6 +190,11 @@ class ModelGuard(Guard, Generic[Question, Answer]):
                     )
 
     @property
+    def batch_sizes(self) -> Sequence[int]:
+        """Return how many batches there were of each size, from 0 on."""
+        return tuple(self.engine.queue.sizes)
+
+    @property
     def stats(self) -> dict[str, int]:
         """Return how many questions were asked so far, and in how many batches.
 

@@ -15,11 +15,8 @@ from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from langchain_safeguard.server.metrics import Metrics
-from langchain_safeguard.server.problems import ApiError, response_to, too_busy
+from langchain_safeguard.server.problems import CLOSE, ApiError, response_to, too_busy
 from langchain_safeguard.server.settings import Limits
-
-_CLOSE = {"connection": "close"}
-"""For answers to requests whose body was not read: what follows on the connection is no request."""
 
 
 class ClientGoneError(Exception):
@@ -70,7 +67,14 @@ class Admission:
                 415,
                 "unsupported_content_type",
                 "Send JSON, with the header 'Content-Type: application/json'.",
-                headers=_CLOSE,
+                headers=CLOSE,
+            )
+        if headers.get("content-encoding", "identity").lower() != "identity":
+            raise ApiError(
+                415,
+                "unsupported_content_encoding",
+                "Send the body as it is, without a 'Content-Encoding'.",
+                headers=CLOSE,
             )
         length = headers.get("content-length", "0")
         if length.isdecimal() and int(length) > self._limits.body_bytes:
@@ -86,7 +90,7 @@ class Admission:
                 408,
                 "body_too_slow",
                 f"The body did not come within {self._limits.body_seconds:g} seconds.",
-                headers=_CLOSE,
+                headers=CLOSE,
             ) from None
         finally:
             self._buffered -= sum(map(len, chunks))
@@ -124,9 +128,8 @@ class Admission:
                 raise self._too_large()
             if self._buffered + len(chunk) > self._limits.buffered_bytes:
                 self._metrics.shed()
-                error = too_busy("overloaded", "Too many requests are being read; try again.")
-                raise ApiError(
-                    503, error.code, error.detail, headers={**_CLOSE, **(error.headers or {})}
+                raise too_busy(
+                    "overloaded", "Too many requests are being read; try again.", headers=CLOSE
                 )
             chunks.append(chunk)
             self._buffered += len(chunk)
@@ -138,7 +141,7 @@ class Admission:
             "body_too_large",
             f"The body has more than {self._limits.body_bytes} bytes; send fewer or shorter texts "
             "per request.",
-            headers=_CLOSE,
+            headers=CLOSE,
         )
 
 

@@ -19,7 +19,7 @@ from langchain_safeguard.escalation.base import Handler
 from langchain_safeguard.review.ticket import with_ticket
 from langchain_safeguard.server import examples, guard_api, openai_api
 from langchain_safeguard.server.admission import Admission
-from langchain_safeguard.server.auth import ApiKeys, LocalNames
+from langchain_safeguard.server.auth import ApiKeys, OwnSite
 from langchain_safeguard.server.metrics import Metrics
 from langchain_safeguard.server.observing import FACTS, Observing
 from langchain_safeguard.server.page import choices_router, page_router
@@ -27,7 +27,7 @@ from langchain_safeguard.server.problems import ApiError, add_error_handlers
 from langchain_safeguard.server.registry import Registry
 from langchain_safeguard.server.settings import Settings
 
-OPEN_PATHS = ("/", "/healthz", "/readyz", "/docs", "/openapi.json")
+OPEN_PATHS = ("/", "/healthz", "/readyz", "/openapi.json")
 """What is there for everybody: nothing that was checked, decided or configured."""
 
 
@@ -71,10 +71,16 @@ def create_app(
         title="langchain-safeguard",
         summary="Checks what users ask and models answer. Compatible with OpenAI's moderation API.",
         version=langchain_safeguard.__version__,
+        # Their pages load scripts from a CDN; the page at / needs nothing from outside.
+        docs_url=None,
         redoc_url=None,
+        # A redirect would repeat the scheme that a proxy in front has taken off: keys and texts
+        # would go out again unencrypted.
+        redirect_slashes=False,
         lifespan=lifespan,
     )
     app.state.registry = registry
+    app.state.metrics = metrics
     app.include_router(_checks(registry, settings, metrics))
     app.include_router(_operation(registry, metrics))
     app.include_router(page_router())
@@ -85,8 +91,7 @@ def create_app(
     # The last one added is the first that a request meets.
     app.add_middleware(Admission, limits=settings.limits, metrics=metrics)
     app.add_middleware(ApiKeys, keys=settings.api_keys, open_paths=OPEN_PATHS)
-    if settings.local_only:
-        app.add_middleware(LocalNames)
+    app.add_middleware(OwnSite, local_only=settings.local_only)
     app.add_middleware(Observing, metrics=metrics)
     return app
 
@@ -149,11 +154,13 @@ def _operation(registry: Registry, metrics: Metrics) -> APIRouter:
     """Return the routes for those who run the server."""
     router = APIRouter(tags=["operation"])
 
+    @router.head("/healthz", include_in_schema=False)
     @router.get("/healthz")
     async def healthz() -> dict[str, str]:
         """Tell that the process is alive."""
         return {"status": "ok"}
 
+    @router.head("/readyz", include_in_schema=False)
     @router.get("/readyz", responses=examples.NOT_READY)
     async def readyz() -> dict[str, str]:
         """Tell whether the guards are loaded; 503 until they are."""

@@ -11,7 +11,7 @@ from collections.abc import Collection, Sequence
 from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from langchain_safeguard.server.problems import ApiError, response_to
+from langchain_safeguard.server.problems import CLOSE, ApiError, response_to
 
 _PORT = re.compile(r":\d*$")
 
@@ -41,8 +41,7 @@ class ApiKeys:
         await self._app(scope, receive, send)
 
     def _problem(self, authorization: str) -> ApiError | None:
-        # The body is not read: the connection cannot be used for another request.
-        headers = {"www-authenticate": "Bearer", "connection": "close"}
+        headers = {"www-authenticate": "Bearer", **CLOSE}
         scheme, _, key = authorization.partition(" ")
         if scheme.lower() != "bearer" or not key.strip():
             return ApiError(
@@ -59,36 +58,65 @@ class ApiKeys:
         return ApiError(401, "invalid_api_key", "Incorrect API key provided.", headers=headers)
 
 
-class LocalNames:
-    """Lets requests pass that call this machine by a name of its own.
+class OwnSite:
+    """Turns away what a web page of somebody else asks through its visitor's browser.
 
-    A server without keys that only listens on this machine could still be read by a web page of
-    somebody else: the page's own name is made to point here, and the browser takes it for that
-    page's server. Such a request says that name in its `Host` header.
+    Such a page could bring what lets the visitor in: an address that only they reach, a proxy's
+    cookie. The browser says where a request comes from; whoever is no browser says nothing, and
+    passes. A page whose own name is made to point here is taken for ours by the browser, but it
+    says that name in its `Host` header, which a server for this machine alone does not answer to.
 
     Args:
-        app: What they get to.
+        app: What others get to.
+        local_only: Whether only loopback addresses and `localhost` are names of this server.
     """
 
-    def __init__(self, app: ASGIApp) -> None:
+    def __init__(self, app: ASGIApp, *, local_only: bool) -> None:
         """Store."""
         self._app = app
+        self._local_only = local_only
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer with 403, or pass on."""
         if scope["type"] == "http":
-            host = _PORT.sub("", Headers(scope=scope).get("host", "")).strip("[]")
-            if not is_loopback(host):
-                problem = ApiError(
-                    403,
-                    "foreign_host",
-                    "This server has no API keys and only answers to localhost; give it keys, or "
-                    "--no-auth.",
-                    headers={"connection": "close"},
-                )
+            problem = self._problem(scope["method"], Headers(scope=scope))
+            if problem is not None:
                 await response_to(problem)(scope, receive, send)
                 return
         await self._app(scope, receive, send)
+
+    def _problem(self, method: str, headers: Headers) -> ApiError | None:
+        host = _name(headers.get("host", ""))
+        if self._local_only and not is_loopback(host):
+            return _forbidden(
+                "foreign_host",
+                "This server has no API keys and only answers to localhost; give it keys, or "
+                "--no-auth.",
+            )
+        # What is only read, no other site's page gets to see.
+        if method not in ("GET", "HEAD") and _is_foreign(headers, host):
+            return _forbidden(
+                "foreign_origin", "This server takes nothing from web pages of other sites."
+            )
+        return None
+
+
+def _is_foreign(headers: Headers, host: str) -> bool:
+    site = headers.get("sec-fetch-site")
+    if site is not None:
+        return site not in ("same-origin", "none")
+    # Older browsers, and pages without encryption. Ports are not compared: proxies drop them.
+    origin = headers.get("origin")
+    return origin is not None and _name(origin.partition("://")[2]) != host
+
+
+def _name(address: str) -> str:
+    """Return an address without its port."""
+    return _PORT.sub("", address).strip("[]").lower()
+
+
+def _forbidden(code: str, message: str) -> ApiError:
+    return ApiError(403, code, message, headers=CLOSE)
 
 
 def is_loopback(host: str) -> bool:

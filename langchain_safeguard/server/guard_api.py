@@ -102,7 +102,7 @@ def conversation_of(request: GuardRequest, limits: Limits) -> Conversation:
     """Read the conversation of a request.
 
     Raises:
-        ApiError: There are too many messages, or one is too long.
+        ApiError: There are too many messages, or they are too long.
         UnreadableInputError: It is no conversation, or does not end with a turn of its side.
     """
     if len(request.messages) > limits.texts:

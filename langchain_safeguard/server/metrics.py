@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
-from prometheus_client.core import CounterMetricFamily, Metric, SummaryMetricFamily
+from prometheus_client.core import CounterMetricFamily, HistogramMetricFamily, Metric
 from prometheus_client.registry import Collector
 
 from langchain_safeguard.caching.verdict_cache import VerdictCache
 from langchain_safeguard.decision import Decision
 from langchain_safeguard.guards import Guard, ModelGuard
 
+_BATCHES = (1, 2, 4, 8, 16, 32, 64, 128)
 _SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0)
 
 
@@ -137,7 +138,7 @@ class _Queues(Collector):
         self._guards = [guard for guard in guards if isinstance(guard, ModelGuard)]
 
     def collect(self) -> Iterable[Metric]:
-        batches = SummaryMetricFamily(
+        batches = HistogramMetricFamily(
             "safeguard_guard_batch_size",
             "Questions per batch of a guard's engine.",
             labels=("guard",),
@@ -155,7 +156,15 @@ class _Queues(Collector):
         )
         for guard in self._guards:
             stats, label = guard.stats, (guard.name,)
-            batches.add_metric(label, count_value=stats["passes"], sum_value=stats["checks"])
+            sizes = guard.batch_sizes
+            batches.add_metric(
+                label,
+                buckets=[
+                    *((str(float(most)), sum(sizes[: most + 1])) for most in _BATCHES),
+                    ("+Inf", sum(sizes)),
+                ],
+                sum_value=sum(size * count for size, count in enumerate(sizes)),
+            )
             if "tokens" in stats:
                 asked.add_metric(label, stats["tokens"])
                 computed.add_metric(label, stats["computed_tokens"])

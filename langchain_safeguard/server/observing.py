@@ -56,7 +56,11 @@ class Observing:
             nonlocal status
             if message["type"] == "http.response.start":
                 status = message["status"]
-                MutableHeaders(scope=message)["x-request-id"] = request_id
+                headers = MutableHeaders(scope=message)
+                headers["x-request-id"] = request_id
+                # Answers may hold texts: no cache is to keep them.
+                headers.setdefault("cache-control", "no-store")
+                headers["x-content-type-options"] = "nosniff"
             await send(message)
 
         token = REQUEST_ID.set(request_id)

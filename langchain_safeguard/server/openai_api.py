@@ -113,7 +113,7 @@ def conversations_of(request: ModerationRequest, limits: Limits) -> list[Convers
     """Read the texts of a request, one conversation for each result.
 
     Raises:
-        ApiError: There is none, there are too many, or one is too long.
+        ApiError: There is none, there are too many, or they are too long.
     """
     given = request.input
     if isinstance(given, list):
@@ -139,18 +139,18 @@ def conversations_of(request: ModerationRequest, limits: Limits) -> list[Convers
 
 
 def check_lengths(conversations: Iterable[Conversation], limits: Limits, param: str) -> None:
-    """Make sure that no text is too long.
+    """Make sure that the texts of a request are not too long.
 
     Raises:
-        ApiError: One is.
+        ApiError: They are.
     """
-    longest = max(len(turn.text) for each in conversations for turn in each.turns)
-    if longest > limits.characters:
+    found = sum(len(turn.text) for each in conversations for turn in each.turns)
+    if found > limits.characters:
         raise ApiError(
             400,
-            "text_too_long",
-            f"{param}: a text of {longest} characters; this server takes at most "
-            f"{limits.characters} per text. Cut it into several.",
+            "too_many_characters",
+            f"{param}: {found} characters; this server takes at most {limits.characters} per "
+            "request. Send fewer texts, or cut a long one into several.",
             param=param,
         )
 

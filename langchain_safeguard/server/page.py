@@ -23,11 +23,11 @@ def page_router() -> APIRouter:
     headers = {
         "content-security-policy": _security_policy(html),
         "referrer-policy": "no-referrer",
-        "x-content-type-options": "nosniff",
         "cache-control": "no-cache",
     }
     router = APIRouter()
 
+    @router.head("/", include_in_schema=False)
     @router.get("/", include_in_schema=False)
     async def page() -> Response:
         return HTMLResponse(html, headers=headers)

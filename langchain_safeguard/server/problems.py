@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from http.client import responses
+from types import MappingProxyType
 from typing import Any
 
 from fastapi import FastAPI, Request
@@ -43,9 +45,15 @@ class ApiError(HTTPException):
         self.param = param
 
 
-def too_busy(code: str, message: str) -> ApiError:
+CLOSE = {"connection": "close"}
+"""For answers to requests whose body was not read: what follows on the connection is no request."""
+
+
+def too_busy(
+    code: str, message: str, *, headers: Mapping[str, str] = MappingProxyType({})
+) -> ApiError:
     """Return the error for "later"; most clients read `Retry-After` and try again."""
-    return ApiError(503, code, message, headers={"retry-after": "1"})
+    return ApiError(503, code, message, headers={"retry-after": "1", **headers})
 
 
 def response_to(error: HTTPException) -> JSONResponse:
@@ -84,11 +92,12 @@ def add_error_handlers(app: FastAPI) -> None:
 def _of_framework(error: HTTPException) -> ApiError:
     if isinstance(error, FastAPIHTTPException) and error.status_code != 400:
         # Not of the framework itself: a route that was added says more than we know.
-        return ApiError(error.status_code, "error", str(error.detail), headers=error.headers)
+        code = responses.get(error.status_code, "error").lower().replace(" ", "_")
+        return ApiError(error.status_code, code, str(error.detail), headers=error.headers)
     code, message = {
         400: ("invalid_json", "The body is no JSON text in UTF-8."),
-        404: ("not_found", "There is nothing at this address; see /docs for what there is."),
-        405: ("method_not_allowed", "This address does not take this method; see /docs."),
+        404: ("not_found", "There is nothing at this address; /openapi.json tells what there is."),
+        405: ("method_not_allowed", "This address does not take this method; see /openapi.json."),
     }.get(error.status_code, ("error", f"The request failed ({error.status_code})."))
     return ApiError(error.status_code, code, message, headers=error.headers)
 

@@ -3,17 +3,22 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import signal
 import socket
+from types import FrameType
 from typing import Any
 
 import h11
 import uvicorn
 from fastapi import FastAPI
+from starlette.types import Receive, Scope, Send
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from langchain_safeguard.errors import SafeguardError
 from langchain_safeguard.server.logs import log
+from langchain_safeguard.server.metrics import Metrics
+from langchain_safeguard.server.problems import CLOSE, response_to, too_busy
 from langchain_safeguard.server.registry import Registry
 from langchain_safeguard.server.settings import Limits
 
@@ -21,7 +26,7 @@ from langchain_safeguard.server.settings import Limits
 def run(app: FastAPI, limits: Limits, *, host: str, port: int) -> None:
     """Serve until a signal comes, then finish what was accepted.
 
-    SIGTERM and SIGINT end it, SIGHUP reloads the policies.
+    SIGTERM and SIGINT end it, a second SIGINT at once; SIGHUP reloads the policies.
 
     Raises:
         SafeguardError: The address cannot be had, or a guard cannot be loaded.
@@ -29,13 +34,12 @@ def run(app: FastAPI, limits: Limits, *, host: str, port: int) -> None:
     listener = _listener(host, port)
     config = uvicorn.Config(
         app,
-        http=_protocol(limits.head_seconds),
+        http=_protocol(limits, app.state.metrics),
         ws="none",
         lifespan="on",
         log_config=None,
         access_log=False,
         server_header=False,
-        limit_concurrency=limits.connections,
         timeout_graceful_shutdown=int(limits.body_seconds + limits.request_seconds) + 1,
     )
     registry: Registry = app.state.registry
@@ -67,6 +71,13 @@ class _Server(uvicorn.Server):
                 signal.SIGHUP, lambda: loop.run_in_executor(None, self._registry.reload)
             )
 
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        if self._registry.is_loading or (self.should_exit and sig == signal.SIGINT):
+            # No text was accepted yet, or whoever presses Ctrl-C twice will not wait. A model that
+            # loads or computes cannot be stopped: Python's own end would wait for it, or abort.
+            os._exit(0 if sig == signal.SIGTERM else 128 + sig)
+        super().handle_exit(sig, frame)
+
     async def on_tick(self, counter: int) -> bool:
         return await super().on_tick(counter) or self._registry.failure is not None
 
@@ -87,8 +98,16 @@ def _listener(host: str, port: int) -> socket.socket:
     return listener
 
 
-def _protocol(head_seconds: float) -> type[asyncio.Protocol]:
-    """Return uvicorn's HTTP protocol with a deadline for headers, which it has none for."""
+def _protocol(limits: Limits, metrics: Metrics) -> type[asyncio.Protocol]:
+    """Return uvicorn's HTTP protocol with a deadline for headers, which it has none for.
+
+    It has a limit of connections, too, but does not say when to come again.
+    """
+    busy = too_busy("overloaded", "There are too many connections; try again.", headers=CLOSE)
+
+    async def turn_away(scope: Scope, receive: Receive, send: Send) -> None:
+        metrics.shed()
+        await response_to(busy)(scope, receive, send)
 
     class DeadlineProtocol(H11Protocol):
         """Closes connections that take too long to say what they want."""
@@ -98,6 +117,8 @@ def _protocol(head_seconds: float) -> type[asyncio.Protocol]:
         def connection_made(self, transport: Any) -> None:
             super().connection_made(transport)
             self._set_deadline()
+            if len(self.connections) > limits.connections:
+                self.app = turn_away
 
         def data_received(self, data: bytes) -> None:
             super().data_received(data)
@@ -113,7 +134,7 @@ def _protocol(head_seconds: float) -> type[asyncio.Protocol]:
         def _set_deadline(self) -> None:
             # Not moved by what trickles in.
             if self._deadline is None:
-                self._deadline = self.loop.call_later(head_seconds, self.transport.close)
+                self._deadline = self.loop.call_later(limits.head_seconds, self.transport.close)
 
         def _drop_deadline(self) -> None:
             if self._deadline is not None:

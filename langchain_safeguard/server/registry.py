@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import threading
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from langchain_safeguard.assembly import guards_of
-from langchain_safeguard.caching.verdict_cache import VerdictCache
+from langchain_safeguard.caching.verdict_cache import VerdictCache, VerdictStore
 from langchain_safeguard.errors import ConfigurationError, SafeguardError
 from langchain_safeguard.escalation.base import Handler
 from langchain_safeguard.guards import Guard
@@ -50,7 +51,8 @@ class Registry:
         metrics: Where reloads are counted.
 
     Raises:
-        ConfigurationError: A policy is wrong.
+        ConfigurationError: A policy, or the verdict store's URL, is wrong.
+        MissingExtraError: A package is missing for that store.
     """
 
     def __init__(
@@ -66,8 +68,12 @@ class Registry:
         self._metrics = metrics
         self._seen = fingerprint(settings.policies)
         self._first_policies = read_policies(settings.policies)
+        # A guard that is asked alone and together with others is asked once.
+        self._cache = VerdictCache(store=_store(settings.verdict_store))
         self._bases: dict[str | None, Safeguard] = {}
         self._offer: Offer | None = None
+        # A signal, a changed file and the end of loading may come together: the latest read wins.
+        self._lock = threading.Lock()
         self.failure: SafeguardError | None = None
         """Why the guards could not be loaded."""
 
@@ -83,6 +89,11 @@ class Registry:
         if self.failure is not None:
             raise ApiError(503, "load_failed", "The guards could not be loaded; see the log.")
         raise too_busy("not_ready", "The guards are being loaded; try again in a few seconds.")
+
+    @property
+    def is_loading(self) -> bool:
+        """Tell whether the guards are neither loaded nor failed to load."""
+        return self._offer is None and self.failure is None
 
     async def load(self) -> None:
         """Load the guards in a thread; a failure is logged and kept in `failure`."""
@@ -103,20 +114,22 @@ class Registry:
                 raise ConfigurationError(f"two guards are called {name!r}; name each once")
         choices: dict[str | None, Sequence[Guard]] = {None: guards}
         choices.update((guard.name, [guard]) for guard in guards)
-        # A guard that is asked alone and together with others is asked once.
-        cache = VerdictCache()
+        limits = self._settings.limits
         self._bases = {
             name: Safeguard(
                 some,
-                cache=cache,
+                cache=self._cache,
                 handlers=self._handlers,
                 audit=log_decision,
-                timeout=self._settings.limits.guard_seconds,
+                timeout=limits.guard_seconds,
+                # Messages that follow each other are judged as one text, with line ends between.
+                max_characters=limits.characters + limits.texts,
             )
             for name, some in choices.items()
         }
-        self._offer = self._offering(self._first_policies)
-        self._metrics.ready(guards, cache)
+        with self._lock:
+            self._offer = self._offering(self._first_policies)
+        self._metrics.ready(guards, self._cache)
         log("ready", guards=names, policies=[*self._offer.policies])
 
     def _offering(self, policies: Mapping[str, Policy]) -> Offer:
@@ -177,11 +190,12 @@ class Registry:
     def reload(self) -> None:
         """Read the policies again; if anything in them is wrong, those that are there stay."""
         try:
-            policies = read_policies(self._settings.policies)
-            if self._offer is None:
-                self._first_policies = policies
-            else:
-                self._offer = self._offering(policies)
+            with self._lock:
+                policies = read_policies(self._settings.policies)
+                if self._offer is None:
+                    self._first_policies = policies
+                else:
+                    self._offer = self._offering(policies)
         except SafeguardError as error:
             self._metrics.reload(worked=False)
             log("policies not reloaded, the old ones stay", logging.ERROR, reason=str(error))
@@ -197,3 +211,12 @@ class Registry:
             if seen != self._seen:
                 self._seen = seen
                 await asyncio.to_thread(self.reload)
+
+
+def _store(url: str | None) -> VerdictStore | None:
+    if url is None:
+        return None
+    # Imported late: it needs an extra.
+    from langchain_safeguard.caching.redis_verdicts import RedisVerdicts
+
+    return RedisVerdicts(url)

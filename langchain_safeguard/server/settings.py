@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from langchain_safeguard.errors import ConfigurationError
-from langchain_safeguard.guards import Guard
-from langchain_safeguard.loading import check_name
+
+if TYPE_CHECKING:
+    from langchain_safeguard.guards import Guard
 
 KEYS_VARIABLE = "LANGCHAIN_SAFEGUARD_API_KEYS"
 """The environment variable with the API keys, separated by commas."""
@@ -23,7 +26,8 @@ class Limits:
         body_bytes: The largest body of a request, in bytes.
         buffered_bytes: The bytes of bodies that may be in memory at once, before they are admitted.
         texts: The most texts, or messages, of one request.
-        characters: The longest text, in characters.
+        characters: The most characters in the texts of one request together. What it asks for
+            is judged before what comes later, so this is also how long others may have to wait.
         requests: The most requests that are checked at once; more are turned away, not queued.
         connections: The most open connections.
         head_seconds: How long a client may take to send a request's headers.
@@ -33,8 +37,8 @@ class Limits:
         request_seconds: How long a request may take in all, from its body on.
 
     Raises:
-        ConfigurationError: A number is not above 0, or `guard_seconds` is not below
-            `request_seconds`.
+        ConfigurationError: A number is not above 0, `guard_seconds` is not below
+            `request_seconds`, or `body_bytes` is above `buffered_bytes`.
     """
 
     body_bytes: int = 8 << 20
@@ -54,13 +58,18 @@ class Limits:
             value = getattr(self, each.name)
             whole = not each.name.endswith("_seconds")
             kinds = int if whole else (int, float)
-            if isinstance(value, bool) or not isinstance(value, kinds) or not value > 0:
+            if isinstance(value, bool) or not isinstance(value, kinds) or not 0 < value < math.inf:
                 allowed = "1, 2, ..." if whole else "seconds above 0"
                 raise ConfigurationError(f"{each.name}={value!r}; allowed: {allowed}")
         if self.guard_seconds >= self.request_seconds:
             raise ConfigurationError(
                 f"guard_seconds={self.guard_seconds} must be below "
                 f"request_seconds={self.request_seconds}: a late guard has to be answered for"
+            )
+        if self.body_bytes > self.buffered_bytes:
+            raise ConfigurationError(
+                f"body_bytes={self.body_bytes} must not be above "
+                f"buffered_bytes={self.buffered_bytes}: such a body would always be turned away"
             )
 
 
@@ -77,6 +86,9 @@ class Settings:
         api_keys: Clients send one of these as `Authorization: Bearer KEY`; nothing means that
             whoever reaches the server may use it.
         limits: How much is let in.
+        verdict_store: The URL of a Redis server (extra `[redis]`) through which several servers
+            share their guards' verdicts; nothing means that each remembers its own. Whoever can
+            write there decides what passes.
         local_only: Whether only requests are answered that call the server `localhost`, or by a
             loopback address: for servers without keys, so that no web page can reach them through
             a browser on the same machine.
@@ -89,6 +101,7 @@ class Settings:
     policies: Sequence[str] = ()
     api_keys: Sequence[str] = field(default=(), repr=False)
     limits: Limits = field(default_factory=Limits)
+    verdict_store: str | None = field(default=None, repr=False)
     local_only: bool = False
 
     def __post_init__(self) -> None:
@@ -99,6 +112,9 @@ class Settings:
                 raise ConfigurationError(f"{name} is a {type(value).__name__}; allowed: a list")
         if not self.guards:
             raise ConfigurationError("guards=[]; name at least one")
+        # Imported late: it takes a while, and the command line describes these settings.
+        from langchain_safeguard.loading import check_name
+
         for guard in self.guards:
             check_name(guard)
         for number, key in enumerate(self.api_keys, start=1):

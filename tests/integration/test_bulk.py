@@ -6,6 +6,7 @@ import csv
 import gzip
 import json
 import os
+import resource
 import signal
 import subprocess
 import sys
@@ -26,6 +27,7 @@ from langchain_safeguard.bulk import CheckBatch, Summary, check_file
 from langchain_safeguard.bulk.check_batch import ADDED
 from langchain_safeguard.cli import main
 from langchain_safeguard.errors import ConfigurationError
+from tests.servers import interruptible
 from tests.word_guard import FaultyGuard, WordGuard
 
 ROOT = Path(langchain_safeguard.__file__).parent.parent
@@ -145,6 +147,35 @@ class TestFile:
         done = check_file(path, out, guard=WordGuard(), overwrite=True)
         assert (done.rows, done.resumed) == (5, 0)
 
+    def test_other_columns_count_as_well(self, tmp_path: Path, suffix: str) -> None:
+        """What is not judged is written, too: rows of two versions of a file are not mixed."""
+        path, out = write(tmp_path / f"in.{suffix}", some_rows(40)), tmp_path / f"out.{suffix}"
+        with pytest.raises(KeyboardInterrupt):
+            check_file(path, out, guard=_Stopping(WordGuard(), after=4), batch_size=3)
+        write(
+            path,
+            [{**row, "number": row["number"] + (n == 1)} for n, row in enumerate(some_rows(40))],
+        )
+        with pytest.raises(ConfigurationError, match="has changed"):
+            check_file(path, out, guard=WordGuard())
+
+    def test_a_full_disk_loses_nothing(self, tmp_path: Path, suffix: str) -> None:
+        rows = [{"text": f"bread {n}", "more": os.urandom(400).hex()} for n in range(60)]
+        path, out = write(tmp_path / f"in.{suffix}", rows), tmp_path / f"out.{suffix}"
+
+        def small_files() -> None:
+            resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, 20_000))
+
+        command = [sys.executable, "-c", SLOW, str(path), str(out)]
+        full = subprocess.run(
+            command, cwd=ROOT, preexec_fn=small_files, capture_output=True, text=True, check=False
+        )
+        assert f"{out} cannot be written: " in full.stderr
+        assert "File too large; 60 rows are kept, run it again" in full.stderr
+        assert full.returncode == 1 and not out.exists()
+        assert check_file(path, out, guard=WordGuard(), batch_size=4, part_rows=8).resumed == 60
+        assert [*map(own, read(out))] == [*map(own, rows)]
+
 
 class _Stopping(WordGuard):
     """Stops the process, as Ctrl-C does, after some batches."""
@@ -186,8 +217,10 @@ def test_a_killed_process_loses_and_doubles_nothing(tmp_path: Path, suffix: str)
         os.kill(process.pid, signal.SIGKILL)
         assert process.wait() == -signal.SIGKILL
         assert not out.exists()
+    left = len([*folder.glob("*.part")])
     first = begin()
-    while not [*folder.glob("*.unfinished")] and first.poll() is None:
+    # It is at work once it has done more than the process before it.
+    while len([*folder.glob("*.part")]) <= left and first.poll() is None:
         time.sleep(0.001)
     second = subprocess.run(
         [sys.executable, "-c", SLOW, str(path), str(out)],
@@ -201,6 +234,40 @@ def test_a_killed_process_loses_and_doubles_nothing(tmp_path: Path, suffix: str)
     assert first.wait() == 0
     assert [*map(own, read(out))] == [*map(own, rows)]
     assert not folder.exists()
+
+
+MEASURED = """
+import sys
+from pathlib import Path
+from langchain_safeguard.bulk import check_file
+from tests.word_guard import WordGuard
+
+few, many, out = sys.argv[1:]
+peaks = []
+for path in (few, many):
+    check_file(path, out, guard=WordGuard(), batch_size=64, part_rows=512, overwrite=True)
+    status = Path("/proc/self/status").read_text()
+    peaks.append(int(status.partition("VmHWM:")[2].split()[0]))
+print(peaks[1] - peaks[0])
+"""
+
+
+def test_a_long_file_takes_no_more_memory_than_a_short_one(tmp_path: Path) -> None:
+    paths = []
+    for count in (1500, 15_000):
+        rows = [{"text": f"bread {n}", "more": os.urandom(2000).hex()} for n in range(count)]
+        paths.append(str(tmp_path / f"{count}.parquet"))
+        # In one row group, as many programs write it.
+        pq.write_table(pa.Table.from_pylist(rows), paths[-1], use_dictionary=False)
+    measured = subprocess.run(
+        [sys.executable, "-c", MEASURED, *paths, str(tmp_path / "out.parquet")],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    # In KiB; the second file has 54 MB more.
+    assert int(measured.stdout) < 25_000
 
 
 def test_what_cannot_be_read_is_not_judged(tmp_path: Path) -> None:
@@ -297,6 +364,10 @@ BROKEN = {
     ),
     "broken gzip": ("in.jsonl.gz", gzip.compress(b'{"text": "a"}\n' * 9)[:-9], "cannot be read"),
     "CSV without the column": ("in.csv", b"a,b\n1,2\n", "no column 'text'"),
+    "CSV with two of the column": ("in.csv", b"text,text\n1,2\n", "two columns 'text'"),
+    "CSV with semicolons": ("in.csv", b"text;b\n1;2\n", "separated by ';'; allowed: ','"),
+    "CSV with nothing in it": ("in.csv", b"\n\n", "it is empty; its first line names"),
+    "CSV in UTF-16": ("in.csv", "text,b\n1,2\n".encode("utf-16"), "not UTF-8 text; convert it"),
     "CSV with more cells": ("in.csv", b"text,b\n1,2\n1,2,3\n", "line 3: 3 cells in 2 columns"),
     "CSV with an open quote": ("in.csv", b'text,b\n"1,2\n', "line 2: cannot be read"),
     "CSV that is not UTF-8": ("in.csv", b"text,b\n\xff,2\n", "not UTF-8"),
@@ -322,7 +393,7 @@ def test_what_is_wrong_with_a_file_is_said(tmp_path: Path, name: str) -> None:
     with pytest.raises(ConfigurationError) as caught:
         check_file(path, out, guard=WordGuard())
     assert message in str(caught.value)
-    assert not out.exists()
+    assert [*tmp_path.iterdir()] == [path]
 
 
 def test_a_repaired_file_goes_on(tmp_path: Path) -> None:
@@ -345,10 +416,12 @@ def test_a_repaired_file_goes_on(tmp_path: Path) -> None:
         ({"out": "out.csv"}, "written to a .jsonl file"),
         ({"out": "in.jsonl"}, "it is the file that is read"),
         ({"out": "no/such/out.jsonl"}, "there is no folder"),
+        ({"out": "folder.jsonl"}, "is a folder; name a file"),
     ],
 )
 def test_wrong_values(tmp_path: Path, options: dict[str, Any], message: str) -> None:
     path = write(tmp_path / "in.jsonl", some_rows(2))
+    (tmp_path / "folder.jsonl").mkdir()
     out = tmp_path / options.pop("out", "out.jsonl")
     with pytest.raises(ConfigurationError, match=message):
         check_file(path, out, guard=WordGuard(), **options)
@@ -394,6 +467,28 @@ class TestCommand:
         assert "exists" in capsys.readouterr().err
         assert main(["check", str(path), "--out", str(out), "--overwrite"]) == 0
         assert "100%" in capsys.readouterr().err
+
+    def test_who_interrupts_it_is_told_how_to_go_on(self, tmp_path: Path) -> None:
+        path = write(tmp_path / "in.jsonl", [{"text": f"{n} loaves " * 30} for n in range(3000)])
+        process = subprocess.Popen(
+            [
+                *(sys.executable, "-m", "langchain_safeguard.cli", "check", str(path)),
+                *("--out", str(tmp_path / "out.jsonl"), "--batch-size", "1"),
+            ],
+            cwd=ROOT,
+            preexec_fn=interruptible,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        assert process.stderr is not None
+        shown = ""
+        while "rows=" not in shown:
+            shown += process.stderr.read(1)
+        process.send_signal(signal.SIGINT)
+        shown += process.stderr.read()
+        assert process.wait() == 130
+        assert shown.endswith("stopped; run it again, without --overwrite, to go on\n")
+        assert "Traceback" not in shown
 
     @pytest.mark.parametrize("more", [["--json"], ["--prompt", "a"]])
     def test_what_does_not_go_together(

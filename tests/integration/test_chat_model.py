@@ -213,7 +213,7 @@ def test_what_repeats_the_answer_in_other_words_goes_with_it(ask: Ask) -> None:
 
 
 def _hang() -> None:
-    time.sleep(0.6)
+    time.sleep(1)
 
 
 def _raise() -> None:
@@ -235,7 +235,8 @@ FAULTS: dict[str, Callable[[], Any]] = {
 @pytest.mark.parametrize("side", ["input", "output"])
 def test_a_guard_that_fails_closes(ask: Ask, fault: Callable[[], Any], side: Any) -> None:
     model = StreamingChatModel(script=SAFE)
-    safeguard = Safeguard(FaultyGuard(fault, side), timeout=0.05, attempts=1)
+    timeout = 0.3 if fault is _hang else 60.0
+    safeguard = Safeguard(FaultyGuard(fault, side), timeout=timeout, attempts=1)
     answer = ask(guard_model(model, safeguard=safeguard), "hi")
     assert answer.text == REFUSAL
     assert record(answer)["failed"]

@@ -199,7 +199,8 @@ def test_latency_is_of_single_rows(tmp_path: Path) -> None:
     found = report.files[0]
     assert found.latency_rows == 5
     assert found.latency_ms_p50 is not None
-    assert 20 <= found.latency_ms_p50 < 35
+    # A batch of all of them would take 420 ms.
+    assert 20 <= found.latency_ms_p50 < 200
     assert found.latency_ms_mean is not None
 
 
@@ -207,17 +208,17 @@ def test_a_guard_that_hangs_is_a_failed_row(tmp_path: Path) -> None:
     class Hangs(Words):
         def check(self, conversations: Sequence[Conversation], side: Side) -> list[Verdict]:
             if any("hang" in c.checked(side).text for c in conversations):
-                time.sleep(1)
+                time.sleep(3)
             return super().check(conversations, side)
 
     path = rows(tmp_path / "r.jsonl", ("hang", 0), ("nice", 0))
-    report = evaluate(Hangs(), [path], progress=False, timeout_s=0.1)
+    report = evaluate(Hangs(), [path], progress=False, timeout_s=0.7)
     found = report.files[0]
     assert found.failed == 1
-    assert found.reasons == {"no verdict within 0.1 s": 1}
+    assert found.reasons == {"no verdict within 0.7 s": 1}
     assert found.latency_rows == 1
     assert found.latency_ms_p50 is not None
-    assert found.latency_ms_p50 < 100
+    assert found.latency_ms_p50 < 700
 
 
 def test_forms_of_the_report(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -136,3 +136,22 @@ def test_a_server_that_is_away_or_hangs_is_done_without(server: _Server) -> None
 def test_wrong_values(url: Any, options: dict[str, Any]) -> None:
     with pytest.raises(ConfigurationError, match="allowed:"):
         RedisVerdicts(url, **options)
+
+
+def test_what_one_moderation_server_has_judged_another_knows(server: _Server) -> None:
+    pytest.importorskip("fastapi")
+    from fastapi.testclient import TestClient
+
+    from langchain_safeguard.server import Settings, create_app
+
+    asked = []
+    for _ in range(2):
+        guard = _Guard()
+        app = create_app(Settings(guards=[guard], verdict_store=server.url))
+        with TestClient(app) as client:
+            while client.get("/readyz").status_code != 200:
+                time.sleep(0.01)
+            answer = client.post("/v1/moderations", json={"input": "a bomb"}).json()
+        assert answer["results"][0]["flagged"]
+        asked.append(len(guard.seen))
+    assert asked == [1, 0]

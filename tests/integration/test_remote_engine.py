@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import shutil
+import ssl
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +26,7 @@ from langchain_safeguard import (
     Verdict,
     load_guard,
 )
+from langchain_safeguard.engines import Prompt, Writing
 from langchain_safeguard.guards import ModelGuard
 from tests.completions_server import CompletionsServer
 from tests.planted import RECIPES, checkpoint
@@ -52,11 +57,6 @@ def server(tiny: Path) -> Iterator[CompletionsServer]:
         yield server
 
 
-@pytest.fixture(autouse=True)
-def _no_proxies(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("NO_PROXY", "127.0.0.1")
-
-
 def planted(**options: Any) -> ModelGuard[Any, Any]:
     guard = load_guard(checkpoint(PLANTED), family=RECIPES[PLANTED].family(), **options)
     assert isinstance(guard, ModelGuard)
@@ -79,7 +79,7 @@ def said(verdict: Verdict) -> tuple[tuple[str, ...], float]:
 
 
 @pytest.mark.parametrize("call", ["sync", "async"])
-@pytest.mark.parametrize("dialect", ["selects", "top"])
+@pytest.mark.parametrize("dialect", ["selects", "top", "content"])
 def test_remote_and_local_verdicts_agree(
     server: CompletionsServer, dialect: str, call: str
 ) -> None:
@@ -105,6 +105,17 @@ def test_what_a_random_model_says_agrees_too(server: CompletionsServer, tiny: Pa
         assert other.score == pytest.approx(one.score, abs=1e-3)
 
 
+@pytest.mark.parametrize("dialect", ["selects", "top", "content"])
+def test_what_is_written_up_to_a_text_is_complete(server: CompletionsServer, dialect: str) -> None:
+    guard = planted()
+    [asked] = guard.family.render(Conversation.of(f"{HARMLESS} weapons", "input"), "input")
+    # The digit is one token in "O4", and two by itself.
+    prompt = Prompt(asked.pieces, (Writing(8, until="4"), Writing(2)))
+    [here], [there] = guard.engine.run([prompt]), remote(server, dialect).engine.run([prompt])
+    assert here.text is not None and "O4" in here.text
+    assert there.text == here.text
+
+
 def test_words_that_are_not_listed_are_not_guessed(server: CompletionsServer, tiny: Path) -> None:
     # A random model finds hundreds of words likelier than those of the verdict.
     guard = load_guard(tiny, engine="openai", base_url=server.url("plain"), served_model="tiny")
@@ -114,15 +125,18 @@ def test_words_that_are_not_listed_are_not_guessed(server: CompletionsServer, ti
     assert decision.action == "block" and decision.failed
 
 
-def test_a_long_text_is_read_in_windows_that_the_server_takes(server: CompletionsServer) -> None:
-    guard = remote(server)
+@pytest.mark.parametrize("dialect", ["selects", "content"])
+def test_a_long_text_is_read_in_windows_that_the_server_takes(
+    server: CompletionsServer, dialect: str
+) -> None:
+    guard = remote(server, dialect)
     assert guard.engine.limit == 1500 - 64
     long = Conversation.of(f"{HARMLESS} " * 55 + "weapons", "input")
     [there], [here] = guard.check([long], "input"), planted(max_tokens=1500).check([long], "input")
     assert len(there.spans) == len(here.spans) > 1
     for one, other in zip(here.spans, there.spans, strict=True):
         assert (one.start, one.end) == (other.start, other.end)
-        assert other.score == pytest.approx(one.score, abs=1e-3)
+        assert other.score == pytest.approx(one.score, abs=1e-3 if dialect == "selects" else 0.02)
 
 
 def test_the_key_is_sent_and_never_shown(
@@ -140,12 +154,50 @@ def test_the_key_is_sent_and_never_shown(
     assert not any(KEY in each for each in [*shown, str(wrong.value)])
 
 
+def test_proxies_of_the_environment_are_not_used(
+    server: CompletionsServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("HTTP_PROXY", "http_proxy", "ALL_PROXY", "all_proxy"):
+        monkeypatch.setenv(name, NOWHERE)
+    for name in ("NO_PROXY", "no_proxy"):
+        monkeypatch.delenv(name, raising=False)
+    # Equal options would share an engine that is there already.
+    guard = remote(server, timeout=59)
+    [verdict] = guard.check([Conversation.of(HARMLESS, "input")], "input")
+    assert verdict.score is not None and verdict.score < 0.5
+
+
+@pytest.mark.skipif(shutil.which("openssl") is None, reason="no openssl here")
+def test_certificates_of_the_environment_are_trusted(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = tmp_path / "both.pem"
+    request = ["req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "1", "-subj", "/CN=test"]
+    request += ["-addext", "subjectAltName=IP:127.0.0.1", "-keyout", str(made), "-out", "cert.pem"]
+    subprocess.run(["openssl", *request], cwd=tmp_path, check=True, capture_output=True)
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(tmp_path / "cert.pem", made)
+    # It knows no method at all.
+    with HTTPServer(("127.0.0.1", 0), BaseHTTPRequestHandler) as server:
+        server.socket = context.wrap_socket(server.socket, server_side=True)
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        url = f"https://127.0.0.1:{server.server_port}/v1"
+        with pytest.raises(GuardConnectionError, match="cannot be asked"):
+            planted(engine="openai", base_url=url)
+        monkeypatch.setenv("SSL_CERT_FILE", str(tmp_path / "cert.pem"))
+        with pytest.raises(GuardConnectionError, match="HTTP 501"):
+            planted(engine="openai", base_url=url)
+        server.shutdown()
+
+
 @pytest.mark.parametrize(
     ("options", "error", "words"),
     [
         ({"base_url": NOWHERE}, GuardConnectionError, "cannot be asked"),
         ({"served_model": "other"}, GuardLoadError, "'planted', 'tiny'"),
         ({"dialect": "silent"}, GuardLoadError, "no log-probabilities"),
+        ({"dialect": "strings"}, GuardLoadError, "given as tokens.*must be a string"),
+        ({"dialect": "logitless"}, GuardLoadError, "no log-probabilities.*--logits_all"),
         ({"served_model": "tiny"}, GuardLoadError, "another vocabulary"),
         ({"max_tokens": 100}, ConfigurationError, "no room for a text"),
     ],

@@ -8,20 +8,15 @@ from __future__ import annotations
 
 import asyncio
 import os
-import signal
-import socket
-import subprocess
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
-import httpx
 import pytest
 
 from langchain_safeguard import Conversation, GuardLoadError, WordVerdict, load_guard
 from langchain_safeguard.guards import ModelGuard
+from tests.foreign_servers import ForeignServer
 from tests.planted import RECIPES, checkpoint
-from tests.servers import wait_until
 
 PYTHON = os.environ.get("SAFEGUARD_VLLM_PYTHON")
 PLANTED = "llama-guard-1"
@@ -42,52 +37,24 @@ pytestmark = [
 
 @pytest.fixture(scope="module")
 def vllm(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    log = (tmp_path_factory.mktemp("vllm") / "log").open("w")
     options = {
         "--model": str(checkpoint(PLANTED)),
         "--served-model-name": "planted",
-        "--port": str(port),
         "--host": "127.0.0.1",
         "--max-model-len": "2048",
         "--max-num-seqs": "16",
         "--dtype": "float32",
     }
-    command = [str(PYTHON), "-m", "vllm.entrypoints.openai.api_server", "--enforce-eager"]
-    process = subprocess.Popen(
-        [*command, *(word for option in options.items() for word in option)],
-        env={**os.environ, "VLLM_CPU_KVCACHE_SPACE": "1", "VLLM_NO_USAGE_STATS": "1"},
-        stdout=log,
-        stderr=log,
-        start_new_session=True,
-    )
-    try:
-        wait_until_up(process, f"http://127.0.0.1:{port}/health", Path(log.name))
-        yield f"http://127.0.0.1:{port}/v1"
-    finally:
-        # Its workers, too, which are of the same group.
-        os.killpg(process.pid, signal.SIGKILL)
-        process.wait()
-        log.close()
 
+    def command(port: int) -> list[str]:
+        words = [word for option in options.items() for word in option]
+        program = [str(PYTHON), "-m", "vllm.entrypoints.openai.api_server", "--enforce-eager"]
+        return [*program, "--port", str(port), *words]
 
-def wait_until_up(process: subprocess.Popen[bytes], url: str, log: Path) -> None:
-    def up() -> bool:
-        assert process.poll() is None, log.read_text()[-2000:]
-        try:
-            return httpx.get(url, trust_env=False).status_code == 200
-        except httpx.TransportError:
-            return False
-
-    for _ in range(4):
-        try:
-            wait_until(up, "vLLM is up")
-        except TimeoutError:
-            continue
-        return
-    raise TimeoutError(log.read_text()[-2000:])
+    log = tmp_path_factory.mktemp("vllm") / "log"
+    quiet = {"VLLM_CPU_KVCACHE_SPACE": "1", "VLLM_NO_USAGE_STATS": "1"}
+    with ForeignServer(command, log, **quiet) as server:
+        yield server.url
 
 
 def planted(**options: Any) -> ModelGuard[Any, Any]:

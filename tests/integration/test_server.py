@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import json
+import re
 import signal
 import subprocess
 import sys
 import threading
 from collections.abc import Callable, Iterator
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +24,7 @@ from openai.types import ModerationCreateResponse
 
 from langchain_safeguard import Category, Safeguard
 from langchain_safeguard.cli import main
+from langchain_safeguard.cli.serve import LIMITS
 from langchain_safeguard.server import Limits, Settings
 from langchain_safeguard.server.categories import OPENAI_CATEGORIES
 from tests.servers import ROOT, ServerProcess, cli_server, wait_until
@@ -269,7 +272,7 @@ class TestKeys:
         with pytest.raises(openai.AuthenticationError, match="Incorrect API key"):
             client.moderations.create(input=SAFE)
 
-    @pytest.mark.parametrize("path", ["/healthz", "/readyz", "/docs", "/openapi.json"])
+    @pytest.mark.parametrize("path", ["/", "/healthz", "/readyz", "/openapi.json"])
     def test_open_addresses(self, server: ServerProcess, path: str) -> None:
         assert server.get(path).status_code == 200
 
@@ -287,6 +290,86 @@ def test_a_server_without_keys_answers_to_its_own_names_only(own: ServerProcess)
         assert status(host) == 403
     rebound = own.post("/v1/guard", {"messages": []}, headers={"host": "evil.example"})
     assert rebound.json()["error"]["code"] == "foreign_host"
+
+
+class TestOtherSites:
+    """A page of somebody else can do nothing through the browser of one of our users."""
+
+    @staticmethod
+    def _post(server: ServerProcess, **headers: str) -> int:
+        given = {name.replace("_", "-"): value for name, value in headers.items()}
+        body = {"input": SAFE}
+        return server.post("/v1/moderations", body, headers={**AUTHORIZED, **given}).status_code
+
+    @pytest.mark.parametrize("site", ["cross-site", "same-site", "what-comes-next"])
+    def test_a_browser_says_where_it_comes_from(self, server: ServerProcess, site: str) -> None:
+        assert self._post(server, sec_fetch_site=site) == 403
+        assert self._post(server, sec_fetch_site=site, origin=server.address) == 403
+
+    @pytest.mark.parametrize(
+        "origin",
+        ["https://evil.example", "null", "http://127.0.0.1.evil.example", "evil.example", ""],
+    )
+    def test_older_browsers_say_their_origin(self, server: ServerProcess, origin: str) -> None:
+        assert self._post(server, origin=origin) == 403
+
+    def test_its_own_page_and_other_programs_pass(self, server: ServerProcess) -> None:
+        assert self._post(server) == 200
+        assert self._post(server, origin=server.address, sec_fetch_site="same-origin") == 200
+        assert self._post(server, sec_fetch_site="none") == 200
+        # A proxy may have taken the port off.
+        assert (
+            self._post(server, origin="https://guards.example:8443", host="guards.example") == 200
+        )
+        assert self._post(server, origin="https://guards.example", host="GUARDS.example:80") == 200
+
+    def test_no_site_is_allowed_in(self, server: ServerProcess) -> None:
+        preflight = {
+            "origin": "https://evil.example",
+            "access-control-request-method": "POST",
+            "access-control-request-headers": "content-type",
+        }
+        response = server.client.options("/v1/guard", headers={**AUTHORIZED, **preflight})
+        assert response.status_code == 403
+        assert not [name for name in response.headers if name.startswith("access-control")]
+
+
+def test_answers_are_kept_by_no_cache(server: ServerProcess) -> None:
+    for response in (
+        server.post("/v1/moderations", {"input": SAFE}, headers=AUTHORIZED),
+        server.post("/v1/moderations", {"input": SAFE}),
+        server.get("/healthz"),
+    ):
+        assert response.headers["cache-control"] == "no-store"
+        assert response.headers["x-content-type-options"] == "nosniff"
+
+
+def test_a_wrong_address_redirects_to_nowhere(server: ServerProcess) -> None:
+    for path in ("/v1/moderations/", "/v1//moderations", "//v1/moderations"):
+        response = server.post(path, {"input": SAFE}, headers=AUTHORIZED)
+        assert response.status_code == 404
+        assert "location" not in response.headers
+
+
+def test_balancers_may_ask_for_the_head(server: ServerProcess) -> None:
+    for path in ("/", "/healthz", "/readyz"):
+        response = server.client.head(path)
+        assert (response.status_code, response.content) == (200, b"")
+
+
+def test_each_limit_is_an_option_and_a_variable(capsys: pytest.CaptureFixture[str]) -> None:
+    assert {field for field, _ in LIMITS.values()} == {each.name for each in fields(Limits)}
+    assert main(["serve", "--help"]) == 0
+    described = " ".join(capsys.readouterr().out.split())
+    for option, (field, _) in LIMITS.items():
+        assert re.search(rf"{option} [NS] .*?\(default: {getattr(Limits(), field)}\)", described)
+    with cli_server("--max-body-bytes", "40", LANGCHAIN_SAFEGUARD_MAX_BODY_BYTES="80") as server:
+        refused = server.post("/v1/moderations", {"input": "a" * 40})
+        assert (refused.status_code, "40 bytes" in refused.text) == (413, True)
+    unset = {"LANGCHAIN_SAFEGUARD_MAX_TEXTS": "", "LANGCHAIN_SAFEGUARD_REVIEW_QUEUE": ""}
+    with cli_server(LANGCHAIN_SAFEGUARD_MAX_BODY_BYTES="80", **unset) as server:
+        assert server.post("/v1/moderations", {"input": "a" * 40}).status_code == 503
+        assert "80 bytes" in server.post("/v1/moderations", {"input": "a" * 80}).text
 
 
 def test_metrics(server: ServerProcess) -> None:
@@ -324,6 +407,9 @@ def test_metrics(server: ServerProcess) -> None:
     # Both texts in one pass of the model.
     assert grown('safeguard_guard_batch_size_sum{guard="embedded"}') == 2
     assert grown('safeguard_guard_batch_size_count{guard="embedded"}') == 1
+    size = 'safeguard_guard_batch_size_bucket{{guard="embedded",le="{}"}}'
+    grown_to = [grown(size.format(most)) for most in ("1.0", "2.0", "128.0", "+Inf")]
+    assert grown_to == [0, 1, 1, 1]
     assert grown("safeguard_verdict_cache_misses_total") == 2
     assert after["safeguard_ready"] == 1
 
@@ -352,6 +438,14 @@ def test_the_port_answers_while_the_guard_is_loaded() -> None:
         assert client.moderations.create(input=UNSAFE).results[0].flagged
         assert server.get("/readyz").json() == {"status": "ready"}
         assert server.end(signal.SIGINT) == 130
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 0), (signal.SIGINT, 130)])
+def test_it_can_be_ended_while_the_guard_is_loaded(number: int, code: int) -> None:
+    with cli_server() as server:
+        assert server.get("/readyz").status_code == 503
+        assert server.end(number) == code
+        assert all(event["level"] == "info" for event in server.log)
 
 
 def test_policies_are_reloaded_without_losing_a_request(tmp_path: Path) -> None:
@@ -451,8 +545,24 @@ class TestWrongUse:
         assert "unknown guard 'nothing'" in complaint("--guard", "nothing")
 
     def test_a_bad_number(self, complaint: Callable[..., str]) -> None:
-        assert "allowed" in complaint("--max-requests", "0")
+        assert "requests=0; allowed: 1, 2" in complaint("--max-requests", "0")
+        assert "body_seconds=nan; allowed" in complaint("--body-seconds", "nan")
+        assert "must be below request_seconds" in complaint("--request-seconds", "20")
+        assert "must not be above" in complaint("--max-buffered-bytes", "5")
+        assert "invalid int value: 'many'" in complaint("--max-texts", "many")
         assert "allowed" in complaint("--port", "70000")
+
+    def test_a_bad_environment(
+        self, complaint: Callable[..., str], monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setenv("LANGCHAIN_SAFEGUARD_MAX_TEXTS", "many")
+        assert "--max-texts: invalid int value: 'many'" in complaint()
+        monkeypatch.setenv("LANGCHAIN_SAFEGUARD_MAX_TEXTS", "0")
+        assert "texts=0; allowed" in complaint()
+
+    def test_a_store_that_has_no_such_address(self, complaint: Callable[..., str]) -> None:
+        said = complaint("--verdict-store", "redis//:s3cr3t@host")
+        assert "redis://host:6379/0" in said and "s3cr3t" not in said
 
     def test_a_guard_that_cannot_be_loaded(self, tmp_path: Path) -> None:
         assert "holds no checkpoint" in self._failure("--port", "0", "--guard", tmp_path)
@@ -482,6 +592,7 @@ class TestWrongUse:
             lambda: Limits(texts=True),
             lambda: Limits(requests="5"),  # type: ignore[arg-type]
             lambda: Limits(guard_seconds=60.0),
+            lambda: Limits(request_seconds=float("inf")),
             lambda: Settings(guards=()),
             lambda: Settings(guards="embedded"),
             lambda: Settings(guards=("no such guard",)),

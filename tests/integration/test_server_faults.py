@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import gzip
 import json
+import signal
 import socket
 import time
 from collections.abc import Iterator
@@ -94,7 +96,8 @@ MODERATIONS, GUARD = "/v1/moderations", "/v1/guard"
         (MODERATIONS, {"input": [SECRET, {"type": "text", "text": SECRET}]}, 400, None, "input"),
         (MODERATIONS, {"input": []}, 400, "empty_input", "input"),
         (MODERATIONS, {"input": [SECRET] * 10_000}, 400, "too_many_texts", "input"),
-        (MODERATIONS, {"input": SECRET * 500}, 400, "text_too_long", "input"),
+        (MODERATIONS, {"input": SECRET * 500}, 400, "too_many_characters", "input"),
+        (MODERATIONS, {"input": [SECRET * 5] * 50}, 400, "too_many_characters", "input"),
         (MODERATIONS, {"input": "a", "model": SECRET}, 404, "model_not_found", "model"),
         (MODERATIONS, {"input": "a", "policy": SECRET}, 404, "policy_not_found", "policy"),
         (MODERATIONS, {"input": "a", "side": SECRET}, 400, "invalid_value", "side"),
@@ -109,7 +112,7 @@ MODERATIONS, GUARD = "/v1/moderations", "/v1/guard"
         (GUARD, _message({"nested": SECRET}), 400, "unreadable_input", "messages"),
         (GUARD, {**_message(SECRET), "side": "output"}, 400, "unreadable_input", "messages"),
         (GUARD, {**_message(SECRET), "guard": SECRET}, 404, "guard_not_found", "guard"),
-        (GUARD, _message(SECRET * 500), 400, "text_too_long", "messages"),
+        (GUARD, _message(SECRET * 500), 400, "too_many_characters", "messages"),
         (GUARD, {"messages": _message("a")["messages"] * 101}, 400, "too_many_messages", None),
         (GUARD, b'{"messages": ' + b"[" * 500 + b"]" * 500 + b"}", 400, "invalid_value", None),
         ("/v1/nothing", {"input": SECRET}, 404, "not_found", None),
@@ -133,6 +136,13 @@ def test_wrong_content_type(server: ServerProcess, kind: str) -> None:
     response = raw(server, MODERATIONS, b'{"input": "a"}', **{"content-type": kind})
     assert response.status_code == 415
     assert "application/json" in problem(response)["message"]
+
+
+def test_a_packed_body_is_not_unpacked(server: ServerProcess) -> None:
+    bomb = gzip.compress(b'{"input": "' + b" " * 50_000_000 + b'"}')
+    response = raw(server, MODERATIONS, bomb, **{"content-encoding": "gzip"})
+    assert response.status_code == 415
+    assert "Content-Encoding" in problem(response)["message"]
 
 
 def test_limits_are_stated(server: ServerProcess) -> None:
@@ -266,6 +276,37 @@ class TestSlowClients:
         )
 
 
+class TestTooManyConnections:
+    def test_they_are_told_when_to_come_again(self) -> None:
+        limits = {**LIMITS, "connections": 10, "head_seconds": 30.0}
+        with faulty_server(limits=limits) as server:
+            server.ready()
+            silent = [_connect(server) for _ in range(12)]
+            connection = _connect(server)
+            connection.sendall(b"GET /healthz HTTP/1.1\r\nHost: a\r\n\r\n")
+            answer = _until_closed(connection)
+            assert answer.startswith(b"HTTP/1.1 503 ") and b"retry-after: 1" in answer.lower()
+            assert b"too many connections" in answer
+            for each in silent:
+                each.close()
+            wait_until(lambda: b" 200 OK" in _asked(server), "there is room again")
+            assert server.figure("safeguard_requests_shed_total") >= 1
+
+    def test_one_connection_may_bring_several_requests_at_once(self, server: ServerProcess) -> None:
+        with _connect(server) as connection:
+            body = b'{"input": "a bomb"}'
+            connection.sendall((_head(len(body)) + body) * 3)
+            received = b""
+            while received.count(b'"flagged":true') < 3:
+                received += connection.recv(65536)
+
+
+def _asked(server: ServerProcess) -> bytes:
+    connection = _connect(server)
+    connection.sendall(b"GET /healthz HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n")
+    return _until_closed(connection)
+
+
 @pytest.fixture(scope="module")
 def busy() -> Iterator[ServerProcess]:
     with faulty_server(delay=1.0, limits={**LIMITS, "requests": 2}) as process:
@@ -313,6 +354,30 @@ class TestTooMuchWork:
             assert server.end() == 0
             answers = [each.result() for each in asked]
         assert all(answer.json()["results"][0]["flagged"] for answer in answers)
+
+    def test_a_second_interrupt_waits_for_nothing(self) -> None:
+        with faulty_server(delay=25.0, limits={**LIMITS, "guard_seconds": 28.0}) as server:
+            body = b'{"input": "a bomb"}'
+            with _connect(server.ready()) as connection:
+                connection.sendall(_head(len(body)) + body)
+                wait_until(
+                    lambda: server.figure("safeguard_requests_running") == 1, "it is checked"
+                )
+                begin = time.monotonic()
+                server.process.send_signal(signal.SIGINT)
+                # The first one has come when nobody else is let in.
+                wait_until(lambda: not _listens(server), "the server ends")
+                assert server.end(signal.SIGINT) == 130
+            assert time.monotonic() - begin < 20
+            assert "Traceback" not in "".join(server.lines)
+
+
+def _listens(server: ServerProcess) -> bool:
+    try:
+        _connect(server).close()
+    except ConnectionError:
+        return False
+    return True
 
 
 class TestGuardsThatFail:

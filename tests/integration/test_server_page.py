@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import re
+import threading
 from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -12,8 +14,10 @@ import pytest
 
 pytest.importorskip("fastapi")
 
+from langchain_safeguard import HumanReview, ReviewQueue, Safeguard
 from tests.browser import CHROMIUM, Browser
-from tests.servers import ServerProcess, cli_server
+from tests.servers import ServerProcess, cli_server, wait_until
+from tests.word_guard import WordGuard
 
 pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="chromium is not installed")
 
@@ -79,6 +83,16 @@ def test_nothing_from_outside_is_loaded_and_nothing_else_runs(server: ServerProc
     assert "://" not in response.text.replace("http://www.w3.org/2000/svg", "")
 
 
+def test_no_other_address_is_asked(page: Browser, server: ServerProcess) -> None:
+    write(page, "prompt", SAFE)
+    check(page)
+    asked = page.evaluate("performance.getEntriesByType('resource').map(e => e.name)")
+    assert asked and all(name.startswith((server.address, "data:")) for name in asked)
+    # Documentation that would need scripts from elsewhere is not there at all.
+    for path in ("/docs", "/redoc", "/docs/oauth2-redirect"):
+        assert server.get(path).status_code == 404
+
+
 def test_a_prompt_and_an_answer(page: Browser) -> None:
     write(page, "prompt", SAFE)
     write(page, "answer", "You are worthless and everybody hates you. Go kill yourself.")
@@ -110,11 +124,12 @@ def test_a_long_text_is_coloured_where_it_is_risky(page: Browser) -> None:
     write(page, "prompt", text)
     check(page)
     assert page.evaluate("document.querySelector('.text').innerText") == text
+    # A wide window that holds it is risky as a whole; what is harmless in it stays paler.
     riskiest = page.evaluate(
-        "[...document.querySelectorAll('.text span')].reduce((a, b) => heat(b) > heat(a) ? b : a)"
-        ".textContent"
+        "(parts => parts.filter(e => heat(e) > 0.7 * Math.max(...parts.map(heat))))"
+        "([...document.querySelectorAll('.text span')]).map(e => e.textContent).join('')"
     )
-    assert "pipe bomb" in riskiest and len(riskiest) < 500
+    assert "build a pipe bomb to kill" in riskiest and len(riskiest) < 300
     assert page.evaluate("document.querySelector('.text').scrollTop") > 100
 
 
@@ -157,12 +172,14 @@ def test_nothing_to_check(page: Browser) -> None:
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
-@pytest.mark.parametrize("width", [390, 1200])
+@pytest.mark.parametrize("width", [320, 1200])
 def test_it_fits_and_can_be_read(page: Browser, scheme: str, width: int, tmp_path: Path) -> None:
     with page.looking(width=width, scheme=scheme):
         write(page, "prompt", f"{UNSAFE} {'w' * 300}")
         check(page)
         page.screenshot(tmp_path / f"{scheme}-{width}.png")
+        top = "document.getElementById('results').getBoundingClientRect().top"
+        assert 0 <= page.evaluate(f"{top} / innerHeight") <= 0.5
         assert page.evaluate("document.documentElement.scrollWidth") <= width
         assert page.evaluate(f"({CONTRASTS})()") == []
 
@@ -206,6 +223,13 @@ def test_a_key_is_asked_for_and_kept_nowhere(tmp_path: Path) -> None:
         assert headlines(page) == []
 
 
+def press(page: Browser, verb: str) -> None:
+    """Press a button of the first ticket, of which all is open."""
+    page.evaluate("document.querySelectorAll('.ticket details').forEach(d => { d.open = true; })")
+    buttons = "[...document.querySelector('.ticket').querySelectorAll('button')]"
+    page.evaluate(f"{buttons}.find(b => b.textContent == {json.dumps(verb)}).click()")
+
+
 def test_a_review_queue(tmp_path: Path) -> None:
     policy = tmp_path / "ask.yaml"
     policy.write_text("default: escalate\n")
@@ -237,10 +261,10 @@ def test_a_review_queue(tmp_path: Path) -> None:
         for left, verb in ((2, "Approve"), (1, "Send edited"), (0, "Reject")):
             if verb == "Send edited":
                 page.evaluate("document.querySelector('.ticket textarea').value = 'Better.'")
-            buttons = "[...document.querySelectorAll('.ticket button')]"
-            page.evaluate(f"{buttons}.find(b => b.innerText == {json.dumps(verb)}).click()")
+            press(page, verb)
             page.wait_for(f"document.querySelectorAll('.ticket').length == {left}")
-        assert "Nothing waits for a decision." in page.text
+        page.wait_for("document.body.innerText.includes('Nothing waits for a decision.')")
+        assert page.evaluate("document.activeElement.id") == "refresh"
         for text, before, action in zip(texts, held, ("allow", "rewrite", "block"), strict=True):
             now = asked(text, ticket=before["ticket"]).json()
             assert (now["action"], now["resolved_by"]) == (action, "human_review")
@@ -254,6 +278,100 @@ def test_a_review_queue(tmp_path: Path) -> None:
         assert again.status_code == 409 and "error" in again.json()
         assert server.get("/review/tickets/nothing").status_code == 404
         assert INSULT not in "".join(server.lines)
+
+
+class Elsewhere(BaseHTTPRequestHandler):
+    """Another site."""
+
+    def do_GET(self) -> None:
+        self.send_response(200)
+        self.send_header("content-type", "text/html")
+        self.end_headers()
+        self.wfile.write(b"hello")
+
+
+def attack(page: Browser, server: ServerProcess, ticket: str) -> None:
+    """Try to approve a ticket from a page of another site, in each way that a page has."""
+    elsewhere = HTTPServer(("127.0.0.1", 0), Elsewhere)
+    threading.Thread(target=elsewhere.serve_forever, daemon=True).start()
+    page.open(f"http://localhost:{elsewhere.server_port}")
+    page.wait_for("location.hostname == 'localhost' && document.body?.innerText == 'hello'")
+    address = f"{server.address}/review/tickets/{ticket}/decision"
+    body = '{"decision": "approve"}'
+    for kind, mode in (("text/plain", "no-cors"), ("application/json", "cors")):
+        options = {"method": "POST", "mode": mode, "headers": {"content-type": kind}, "body": body}
+        page.evaluate(
+            f"fetch({address!r}, {json.dumps(options)}).then(() => {{}}, () => {{}})"
+            ".then(() => { window.tried = true; }); 0"
+        )
+        page.wait_for("window.tried")
+        page.evaluate("window.tried = false")
+    page.evaluate(
+        "const form = document.createElement('form'); form.method = 'POST';"
+        f"form.action = {address!r}; form.enctype = 'text/plain';"
+        "const field = document.createElement('input');"
+        """field.name = '{"decision": "approve", "note": "'; field.value = '"}';"""
+        "form.append(field); document.body.append(form); form.submit(); 0"
+    )
+    page.wait_for("document.body.innerText.includes('other sites')")
+    # Counted once the answer is out.
+    turned_away = 'safeguard_requests_total{{endpoint="other",method="{}",status="403"}}'
+    for method, times in (("POST", 2), ("OPTIONS", 1)):
+        sample = turned_away.format(method)
+        wait_until(lambda s=sample, n=times: server.figure(s) == n, "it is turned away")
+    elsewhere.shutdown()
+    elsewhere.server_close()
+
+
+def test_a_long_review_queue(tmp_path: Path) -> None:
+    """Page by page; what a reviewer has begun to write stays, and mistakes are held back."""
+    queue = ReviewQueue(tmp_path / "reviews.db")
+    asking = Safeguard(
+        WordGuard(), policy={"default": "escalate"}, handlers=[HumanReview(queue)], audit=None
+    )
+    for number in range(60):
+        asking.check(f"bomb {number}\r\n폭탄 😀 {'w' * 300}")
+    cards = "document.querySelectorAll('.ticket')"
+    with (
+        cli_server("--review-queue", f"sqlite:///{tmp_path / 'reviews.db'}") as server,
+        Browser(server.ready().address) as page,
+        page.looking(width=320, scheme="dark"),
+    ):
+        attack(page, server, queue.list(limit=1)[0].id)
+        assert len(queue.list()) == 60
+        page.open(server.address)
+        page.wait_for("document.getElementById('tabs')?.hidden === false")
+        page.evaluate("document.getElementById('tab-queue').click()")
+        for shown in (25, 50, 60):
+            page.wait_for(f"{cards}.length == {shown}")
+            more = "; there are more." if shown < 60 else "."
+            assert f"{shown} texts wait here, the oldest first{more}" in page.text
+            if shown < 60:
+                page.evaluate("document.getElementById('more').click()")
+        texts = page.evaluate(
+            "[...document.querySelectorAll('.ticket .text')].map(e => e.innerText)"
+        )
+        assert [text.split("\r")[0] for text in texts] == [f"bomb {n}" for n in range(60)]
+        assert page.evaluate("document.documentElement.scrollWidth") == 320
+        page.screenshot(tmp_path / "queue.png")
+        page.evaluate(f"{cards}[1].querySelector('textarea').value = 'begun'")
+        for verb in ("Send edited", "Respond instead"):
+            press(page, verb)
+            page.wait_for("document.querySelector('.ticket .error').hidden === false")
+            assert "Write your text first" in page.text
+            assert page.evaluate("document.activeElement.tagName") == "TEXTAREA"
+        press(page, "Approve")
+        page.wait_for(f"{cards}.length == 59")
+        assert page.evaluate(f"{cards}[0].querySelector('textarea').value") == "begun"
+        assert page.evaluate(f"document.activeElement === {cards}[0]")
+        assert "Approved. 59 texts wait here" in page.text
+        queue.decide(queue.list()[0].id, "reject", reviewer="Bob")
+        press(page, "Approve")
+        page.wait_for("document.querySelector('.ticket .error').hidden === false")
+        assert "rejected already by 'Bob'" in page.text
+        page.evaluate("document.getElementById('refresh').click()")
+        page.wait_for(f"{cards}.length == 25")
+        assert page.evaluate("document.querySelector('.ticket .text').innerText")[:6] == "bomb 2"
 
 
 def test_without_a_review_queue_there_is_no_such_view(page: Browser) -> None:

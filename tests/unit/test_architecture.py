@@ -16,7 +16,7 @@ import langchain_safeguard
 ROOT = Path(langchain_safeguard.__file__).parent
 
 FLOORS = [
-    {"errors", "plans", "tables", "threads"},
+    {"errors", "once", "plans", "tables", "threads"},
     {"taxonomy", "database"},
     {"conversation", "verdict", "embedded", "hushed", "readable"},
     {
@@ -27,7 +27,7 @@ FLOORS = [
         "caching",
     },
     {"policy"},
-    {"guards", "decision"},
+    {"guards", "decision", "folders"},
     {"loading", "audit", "guard_caller", "review"},
     {"assembly"},
     {"escalation"},

@@ -74,7 +74,7 @@ def test_a_handler_that_hangs_has_not_decided(decided: Way, never: threading.Eve
     decision = decided(safeguard, "hate")
     assert (decision.blocked, decision.text, decision.resolved_by) == (True, "No.", None)
     handlers = [hangs, lambda escalation: "flag"]
-    patient = Safeguard(WordGuard(), ESCALATE, handlers=handlers, handler_timeout=0.2)
+    patient = Safeguard(WordGuard(), ESCALATE, handlers=handlers, handler_timeout=0.6)
     assert decided(patient, "hate").resolved_by == "<lambda>"
 
     async def ahangs(escalation: Escalation) -> str:
@@ -123,8 +123,10 @@ def test_a_coroutine_that_ignores_its_end_holds_nobody_and_is_not_quoted(
 
 def test_a_check_that_is_cancelled_cancels_its_handler() -> None:
     ended: list[str] = []
+    begun = asyncio.Event()
 
     async def slow(escalation: Escalation) -> str:
+        begun.set()
         try:
             await asyncio.sleep(60)
         finally:
@@ -134,7 +136,7 @@ def test_a_check_that_is_cancelled_cancels_its_handler() -> None:
     async def run() -> None:
         safeguard = Safeguard(WordGuard(), ESCALATE, handlers=[slow])
         check = asyncio.ensure_future(safeguard.acheck("hate"))
-        await asyncio.sleep(0.2)
+        await begun.wait()
         check.cancel()
         with pytest.raises(asyncio.CancelledError):
             await check

@@ -149,12 +149,12 @@ def test_many_parts_are_judged_in_few_passes() -> None:
 
 @pytest.mark.parametrize("filling", ["\n", " ", "\n ", ". ", "a\n\n", "."])
 def test_cutting_a_long_text_takes_no_time(filling: str) -> None:
-    begin = time.perf_counter()
+    begin = time.process_time()
     next(plan := excised([f"bomb{filling * 100_000}bomb"]))
     decision = Safeguard(WordGuard({"bomb": "hate"})).check("bomb", side="tool_output")
     with suppress(StopIteration):
         plan.send([decision])
-    assert time.perf_counter() - begin < 2
+    assert time.process_time() - begin < 5
 
 
 _json_values = st.recursive(

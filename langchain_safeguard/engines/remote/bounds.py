@@ -98,7 +98,8 @@ def decided(fork: Fork, listings: Mapping[Fork, Listing]) -> dict[str, float]:
     found = _labels(fork, listings)
     if any(high - low > _WIDEST for low, high in found.values()):
         raise GuardOutputError(
-            "the words of the answer are not among the likeliest tokens that the server lists"
+            "the words of the answer are not among the likeliest tokens that the server lists, or "
+            "it calls other tokens the same"
         )
     middles = {label: (low + high) / 2 for label, (low, high) in found.items()}
     total = sum(middles.values())

@@ -20,10 +20,11 @@ class Dialect:
 
     Attributes:
         several: It takes several prompts in one request.
-        extras: It takes vLLM's fields beside OpenAI's.
+        extras: It takes fields beside OpenAI's, such as vLLM's and llama.cpp's.
         selects: It gives the probabilities of chosen tokens, however unlikely.
         top: Of how many of the likeliest tokens it gives the probability.
         room: The most tokens of prompt and answer together; `None` if it does not say.
+        texts: It takes prompts as texts only, and tells which tokens it makes of one.
     """
 
     several: bool
@@ -31,12 +32,13 @@ class Dialect:
     selects: bool
     top: int
     room: int | None = None
+    texts: bool = False
 
 
 def body(
     dialect: Dialect,
     model: str,
-    prompts: Sequence[Tokens],
+    prompts: Sequence[Tokens | str],
     *,
     chosen: Iterable[int] = (),
     limit: int = 1,
@@ -47,15 +49,16 @@ def body(
     Args:
         dialect: The server's.
         model: What the server calls it.
-        prompts: The prompts; only one where the server takes no more.
+        prompts: The prompts, as texts where the server takes nothing else; only one where it takes
+            no more.
         chosen: The tokens whose probability is wanted.
         limit: The most tokens to write.
         until: Where to stop writing.
     """
-    shown = [[*ids] for ids in prompts]
+    each = [prompt if isinstance(prompt, str) else [*prompt] for prompt in prompts]
     request: dict[str, Any] = {
         "model": model,
-        "prompt": shown if dialect.several else shown[0],
+        "prompt": each if dialect.several else each[0],
         "max_tokens": limit,
         "temperature": 0,
         "logprobs": 1 if dialect.selects else dialect.top,
@@ -64,12 +67,16 @@ def body(
         request |= {"return_tokens_as_token_ids": True, "return_token_ids": limit > 1}
         # A model's own generation config may have another.
         request["repetition_penalty"] = 1.0
+        if not dialect.selects:
+            # As llama.cpp calls it.
+            request["repeat_penalty"] = 1.0
     if dialect.selects and (tokens := sorted(set(chosen))):
         request["logprob_token_ids"] = tokens
-    if until is not None:
-        request["stop"] = [until]
-        if dialect.extras:
-            request |= {"include_stop_str_in_output": True, "skip_special_tokens": False}
+    if until is not None and dialect.extras:
+        request["skip_special_tokens"] = False
+    if until is not None and dialect.selects:
+        # Others leave out the text at which they stop, and llama.cpp tokens in front of it as well.
+        request |= {"stop": [until], "include_stop_str_in_output": True}
     return request
 
 

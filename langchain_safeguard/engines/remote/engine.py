@@ -137,6 +137,11 @@ class RemoteEngine(PromptEngine):
             headers["Authorization"] = f"Bearer {servers.api_key}"
         client = httpx.AsyncClient(
             headers=headers,
+            # Prompts go to the servers that were named and nowhere else: proxies of the environment
+            # are for the way out, and servers of guards stand inside. Certificates of the
+            # environment (SSL_CERT_FILE) are trusted all the same.
+            trust_env=False,
+            verify=httpx.create_ssl_context(),
             # How long to wait is the pool's matter.
             timeout=httpx.Timeout(None, connect=servers.failover_after),
             limits=httpx.Limits(

@@ -14,7 +14,8 @@ from langchain_safeguard.engines.remote.dialect import (
     listed,
     tokens_read,
 )
-from langchain_safeguard.engines.remote.replica import Refusal, Replica
+from langchain_safeguard.engines.remote.replica import Refusal, Replica, Trouble
+from langchain_safeguard.engines.remote.texts import tokens_of
 from langchain_safeguard.engines.tokens import PromptTokenizer
 from langchain_safeguard.errors import GuardLoadError, GuardOutputError
 
@@ -37,45 +38,77 @@ async def probe(replica: Replica, tokenizer: PromptTokenizer, model: str) -> Dia
     """
     found = await _search(replica, tokenizer, model)
     # One that was not quite up yet can do more than it seemed to, and is not asked again later.
-    return found if found.selects else await _search(replica, tokenizer, model)
+    best = found.several and found.selects
+    return found if best else await _search(replica, tokenizer, model)
 
 
 async def _search(replica: Replica, tokenizer: PromptTokenizer, model: str) -> Dialect:
     room = await _room(replica, model)
     ids = tokenizer.encode((Piece(_SAMPLE),))
+    texts = await _takes_texts(replica, model, ids)
     refusal: Refusal | None = None
-    silent = False
-    for dialect in _dialects(room):
+    silent = alone = False
+    for dialect in _dialects(room, texts=texts):
+        if dialect.several and alone:
+            continue
         try:
             fits = await _try(replica, dialect, model, ids)
         except Refusal as error:
             refusal = refusal or error
+        except GuardOutputError:
+            silent = alone = True
         else:
             if fits:
-                await _compare(replica, dialect, tokenizer, model, ids)
+                if not texts:
+                    await _compare(replica, dialect, tokenizer, model, ids)
                 return dialect
             silent = True
     if silent or refusal is None:
-        raise GuardLoadError(
-            f"{replica.url} gives no log-probabilities for {model!r}, by which guards are scored; "
-            "vLLM, SGLang and llama.cpp do"
-        )
+        raise _silent(replica, model)
     with suppress(Refusal):
         await _compare(replica, None, tokenizer, model, ids)
     # What it was asked is our own sample; its words can be shown.
     raise GuardLoadError(
-        f"{replica.url} does not complete prompts with {model!r} (HTTP {refusal.status}): "
-        f"{refusal.message}"
+        f"{replica.url} does not complete prompts given as tokens with {model!r} "
+        f"(HTTP {refusal.status}): {refusal.message}"
     )
 
 
-def _dialects(room: int | None) -> Iterator[Dialect]:
+def _dialects(room: int | None, *, texts: bool) -> Iterator[Dialect]:
     """Yield what a server may be able to do, the best first."""
+    if texts:
+        yield Dialect(False, extras=True, selects=False, top=_TOPS[0], room=room, texts=True)
+        return
     for several in (True, False):
         yield Dialect(several, extras=True, selects=True, top=1, room=room)
         for extras in (True, False):
             for top in _TOPS:
                 yield Dialect(several, extras, selects=False, top=top, room=room)
+
+
+async def _takes_texts(replica: Replica, model: str, ids: list[int]) -> bool:
+    """Tell whether a server is one that takes texts only, and says what tokens it makes of them.
+
+    Raises:
+        GuardLoadError: It makes other tokens of a text, or gives no log-probabilities.
+    """
+    try:
+        tokens = await tokens_of(replica, model, _SAMPLE)
+    except Trouble:
+        # Whether it is well is seen soon.
+        return False
+    if tokens is None:
+        return False
+    if tokens != ids:
+        raise _foreign(replica, model)
+    asked: dict[str, Any] = {"model": model, "prompt": _SAMPLE, "max_tokens": 1}
+    await replica.post("completions", asked)
+    try:
+        await replica.post("completions", {**asked, "logprobs": 2})
+    except Trouble:
+        # It answers, but not that: llama-cpp-python breaks off if it does not keep all logits.
+        raise _silent(replica, model) from None
+    return True
 
 
 async def _room(replica: Replica, model: str) -> int | None:
@@ -89,7 +122,9 @@ async def _room(replica: Replica, model: str) -> int | None:
     models = [each for each in data if isinstance(each, dict)] if isinstance(data, list) else []
     for each in models:
         if each.get("id") == model:
-            room = each.get("max_model_len")
+            # As vLLM names it, and llama.cpp.
+            meta = each.get("meta")
+            room = each.get("max_model_len", meta.get("n_ctx") if isinstance(meta, dict) else None)
             return room if type(room) is int and room > 0 else None
     if not models:
         return None
@@ -100,13 +135,19 @@ async def _room(replica: Replica, model: str) -> int | None:
 
 
 async def _try(replica: Replica, dialect: Dialect, model: str, ids: list[int]) -> bool:
-    """Tell whether a server can do what a dialect says."""
+    """Tell whether a server can do what a dialect says.
+
+    Raises:
+        Refusal: It does not take what it was sent.
+        GuardOutputError: It does not answer to each of the prompts; llama.cpp does, but it says of
+            the first one only how much of it was read.
+    """
     half = ids[: len(ids) // 2]
     prompts = [ids, half] if dialect.several else [ids]
-    asked = body(dialect, model, prompts, chosen=_chosen(ids))
-    found = await replica.post("completions", asked)
+    shown = [_SAMPLE] if dialect.texts else prompts
+    asked = body(dialect, model, shown, chosen=_chosen(ids))
+    answers = completions(await replica.post("completions", asked), prompts)
     try:
-        answers = completions(found, prompts)
         entries = [listed(answer) for answer in answers]
     except GuardOutputError:
         return False
@@ -138,6 +179,13 @@ async def _compare(
     same = theirs in (ids, bare) if theirs else tokens_read(found) in (len(ids), len(bare))
     if not same:
         raise _foreign(replica, model)
+
+
+def _silent(replica: Replica, model: str) -> GuardLoadError:
+    return GuardLoadError(
+        f"{replica.url} gives no log-probabilities for {model!r}, by which guards are scored; "
+        "vLLM, SGLang and llama.cpp do (llama-cpp-python with --logits_all true)"
+    )
 
 
 def _foreign(replica: Replica, model: str) -> GuardLoadError:

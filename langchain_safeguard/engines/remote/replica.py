@@ -21,6 +21,8 @@ _LONGEST = 8 << 20
 """The most bytes of an answer that are read."""
 _LONGEST_REST = 60.0
 """The most seconds that a server is left alone because it asks for it."""
+_FULL, _FULL_REST = "Context size has been exceeded", 0.25
+"""What llama-server says if its slots share too small a context, and for how long to leave it."""
 _FAILURES = 3
 """After how many failures in a row a server is asked nothing more until it is well again."""
 
@@ -130,6 +132,14 @@ class Replica:
             busy = GuardConnectionError(f"{self.url} is busy (HTTP {status})")
             raise Trouble(busy, rest=rest if status == 429 else rest or None)
         found = _json(bytes(payload)) if len(payload) <= _LONGEST else None
+        if status == 500 and _FULL in _message(found):
+            raise Trouble(
+                GuardConnectionError(
+                    f"{self.url} has no room for so many prompts at a time; give it more context "
+                    "(--ctx-size), or lower max_concurrency="
+                ),
+                rest=_FULL_REST,
+            )
         if status in (400, 404, 413, 422):
             raise Refusal(status, _message(found))
         if status != 200:
@@ -150,7 +160,7 @@ def _json(payload: bytes) -> dict[str, Any] | None:
 
 def _message(found: dict[str, Any] | None) -> str:
     inner = (found or {}).get("error", found)
-    message = inner.get("message") if isinstance(inner, dict) else inner
+    message = inner.get("message") or inner.get("detail") if isinstance(inner, dict) else inner
     return str(message or "")[:300]
 
 

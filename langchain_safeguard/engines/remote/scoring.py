@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Sequence
-from functools import cached_property
+from functools import cache
 from typing import Any
 
 from langchain_safeguard.engines.answering import Answering
@@ -21,6 +20,7 @@ from langchain_safeguard.engines.remote.dialect import (
     written,
 )
 from langchain_safeguard.engines.remote.replica import Refusal, Replica, Trouble
+from langchain_safeguard.engines.remote.texts import as_texts
 from langchain_safeguard.errors import GuardConnectionError, GuardOutputError
 
 
@@ -41,6 +41,8 @@ class Scoring:
         self._answering = answering
         self._tokenizer = answering.tokenizer
         self._model = model
+        # Made when the first server that names tokens by texts is asked.
+        self._spellings = cache(lambda spaced: answering.tokenizer.spellings(spaced=spaced))
 
     async def read(
         self, replica: Replica, ids: Tokens, stage: Stage
@@ -57,8 +59,7 @@ class Scoring:
         async def ask(places: Sequence[int]) -> list[Listing]:
             prompts = [[*ids, *forks[place].path] for place in places]
             chosen = [id_ for place in places for id_ in forks[place].choices]
-            asked = body(dialect, self._model, prompts, chosen=chosen)
-            found = await self._complete(replica, asked, prompts)
+            found = await self._complete(replica, prompts, chosen=chosen)
             try:
                 return [
                     self._listing(dialect, each, forks[place])
@@ -68,7 +69,8 @@ class Scoring:
                 raise Trouble(error) from None
 
         places = groups(dialect, [fork.choices for fork in forks])
-        found = await asyncio.gather(*map(ask, places))
+        # One after the other: a server that has just read the prompt need not read it again.
+        found = [await ask(some) for some in places]
         listings = {
             forks[place]: listing
             for some, answered in zip(places, found, strict=True)
@@ -89,8 +91,7 @@ class Scoring:
         )
         if limit < 1:
             raise GuardOutputError("the model has no room left to write an answer")
-        asked = body(dialect, self._model, [ids], limit=limit, until=writing.until)
-        [found] = await self._complete(replica, asked, [ids])
+        [found] = await self._complete(replica, [ids], limit=limit, until=writing.until)
         given = written(found)
         if isinstance(given, str):
             # Behind a line break, as some tokenizers put a space in front of a beginning.
@@ -106,7 +107,7 @@ class Scoring:
 
     def _listing(self, dialect: Dialect, completion: dict[str, Any], fork: Fork) -> Listing:
         entries = [
-            (self._spellings.get(key, frozenset()) if isinstance(key, str) else {key}, value)
+            (self._ids(dialect, key) if isinstance(key, str) else {key}, value)
             for key, value in listed(completion)
         ]
         tokens = {id_ for ids, _ in entries for id_ in ids}
@@ -117,16 +118,20 @@ class Scoring:
         listing.masses(grouped(fork)[1])
         return listing
 
-    @cached_property
-    def _spellings(self) -> dict[str, frozenset[int]]:
-        return self._tokenizer.spellings()
+    def _ids(self, dialect: Dialect, name: str) -> frozenset[int]:
+        # The one server known to take texts only writes words with their spaces.
+        return self._spellings(dialect.texts).get(name, frozenset())
 
     async def _complete(
-        self, replica: Replica, asked: dict[str, Any], prompts: Sequence[Tokens]
+        self, replica: Replica, prompts: Sequence[Tokens], **how: Any
     ) -> list[dict[str, Any]]:
         self.requests += 1
-        status = 0
+        dialect, status = _dialect(replica), 0
         wrong: GuardOutputError | None = None
+        shown: Sequence[Tokens | str] = prompts
+        if dialect.texts:
+            shown = await as_texts(replica, self._model, self._tokenizer, prompts)
+        asked = body(dialect, self._model, shown, **how)
         try:
             return completions(await replica.post("completions", asked), prompts)
         except Refusal as refusal:

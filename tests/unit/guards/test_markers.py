@@ -118,7 +118,7 @@ def test_a_line_begins_behind_whatever_ended_the_one_before(end: str) -> None:
 )
 def test_no_text_takes_for_ever(part: str) -> None:
     text = part * (200_000 // len(part))
-    begin = time.perf_counter()
+    begin = time.process_time()
     defuse(text, MARKERS, SPEAKERS)
     # A tenth of a second; where time grows with the square of the length, minutes.
-    assert time.perf_counter() - begin < 10
+    assert time.process_time() - begin < 10

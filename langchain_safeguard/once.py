@@ -1,4 +1,4 @@
-"""What is made once and shared, whoever asks for it."""
+"""Things that are made once per process, however many threads ask for them."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ class Once:
         self._made = made
 
     def get(self, key: object, make: Callable[[], T]) -> T:
-        """Return what stands under a key; made now if it is not there."""
+        """Return the thing of a key; if it is not there, or not any more, make it."""
         with self._lock:
             lock = self._locks.setdefault(key, threading.Lock())
         with lock:
