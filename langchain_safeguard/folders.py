@@ -85,7 +85,12 @@ def base_folder(
         raise ConfigurationError(
             f"base_model={str(base)!r} is neither a folder nor a hub id; give base_model="
         )
-    return checkpoint_folder(base, weights=weights and not tokenizer_only)
+    folder = checkpoint_folder(base, weights=weights and not tokenizer_only)
+    if not (folder / "config.json").is_file():
+        raise ConfigurationError(
+            f"base_model={str(base)!r} is an adapter itself; give the model that it adapts"
+        )
+    return folder
 
 
 def fetch(name: str, revision: str | None = None) -> list[Path]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from weakref import WeakValueDictionary
 
 from langchain_safeguard.engines.remote.loading import remote_engine
 from langchain_safeguard.engines.remote.servers import Servers, remote_options, servers
@@ -38,7 +39,10 @@ if TYPE_CHECKING:
 
 _QUANTIZATIONS = ("auto", None, "4bit", "8bit")
 
-_engines = Once()
+_engines = Once({})
+"""What takes little: servers' engines, and the guard in the package."""
+_weights = Once(WeakValueDictionary())
+"""Models, whose memory comes back when no guard uses them any more."""
 
 
 def list_guards() -> tuple[GuardCard, ...]:
@@ -68,6 +72,9 @@ def load_guard(
 ) -> Guard:
     """Load a guard. Guards on the same checkpoint, loaded the same way, share its weights.
 
+    Weights, and what the model has read, are kept as long as a guard on them is held; then their
+    memory comes back.
+
     Args:
         name: `"embedded"`; a hub id such as `"meta-llama/LlamaGuard-7b"`; a folder with a
             checkpoint in the format of transformers, of peft, or of the embedded guard (such as the
@@ -78,7 +85,8 @@ def load_guard(
         revision: A branch, tag or commit of the hub.
         dtype: `"float32"`, `"bfloat16"` or `"float16"`. If left out: what the checkpoint has on a
             GPU, float32 on a CPU where it fits.
-        device_map: As in transformers; the GPU, if there is one, if left out.
+        device_map: A text as transformers takes it, such as `"cpu"` or `"auto"`; the GPU, if there
+            is one, if left out.
         quantization: `"4bit"` or `"8bit"` (bitsandbytes), `None`, or `"auto"`: as the model's card
             loads it.
         base_model: For an adapter: the hub id or folder of the model that it adapts. For a
@@ -109,7 +117,7 @@ def load_guard(
     if isinstance(name, Guard):
         return name
     check_name(name)
-    for key, text in (("revision", revision), ("dtype", dtype)):
+    for key, text in (("revision", revision), ("dtype", dtype), ("device_map", device_map)):
         if text is not None and not isinstance(text, str):
             raise ConfigurationError(f"{key}={text!r}; allowed: a text, or None")
     remote = remote_options(
@@ -131,7 +139,8 @@ def load_guard(
         if family is not None or options or remote:
             wrong = ", ".join([*options, *remote] or ["family"])
             raise ConfigurationError(f"the embedded guard has no option {wrong}")
-        return _engines.get(("embedded", folder), lambda: _embedded(folder))
+        embedded = _engines if folder is None else _weights
+        return embedded.get(("embedded", folder), lambda: _embedded(folder))
     if not remote:
         return _local_guard(
             name,
@@ -173,7 +182,7 @@ def check_name(name: object) -> None:
         raise ConfigurationError(
             f"guard={name!r}; allowed: a Guard, a folder, a hub id, or one of {known_names()}"
         )
-    if name == "embedded" or Path(name).is_dir() or is_hub_id(name):
+    if name == "embedded" or (name != "" and Path(name).is_dir()) or is_hub_id(name):
         return
     raise ConfigurationError(
         f"unknown guard {str(name)!r}: neither a folder, nor a hub id such as 'owner/model', nor "
@@ -311,14 +320,14 @@ def _model_guard(
     if isinstance(family, ClassifierFamily):
         activation, labels = getattr(family, "activation", None), getattr(family, "labels", None)
         key = (loading, activation, labels)
-        classifier = _engines.get(
+        classifier = _weights.get(
             key,
             lambda: classifier_engine(loading, title, activation=activation, labels=labels),
         )
         if isinstance(family, SequenceClassifier):
             family.check_labels(classifier.labels, exclusive=classifier.activation == "softmax")
         return ModelGuard(classifier, family, **named)
-    engine = _engines.get(loading, lambda: language_engine(loading, title))
+    engine = _weights.get(loading, lambda: language_engine(loading, title))
     return _probed(ModelGuard(engine, family, **named))
 
 

@@ -3,27 +3,33 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, MutableMapping
 from typing import Any, TypeVar
+from weakref import WeakValueDictionary
 
 T = TypeVar("T")
 
 
 class Once:
-    """Makes each thing once, whoever asks; different things at the same time."""
+    """Makes each thing once, whoever asks; different things at the same time.
 
-    def __init__(self) -> None:
-        """Start with nothing made."""
+    Args:
+        made: Where what was made is found again: a `WeakValueDictionary` for what goes when nobody
+            holds it any more.
+    """
+
+    def __init__(self, made: MutableMapping[object, Any]) -> None:
+        """Store."""
         self._lock = threading.Lock()
-        self._locks: dict[object, threading.Lock] = {}
-        self._made: dict[object, Any] = {}
+        self._locks: MutableMapping[object, threading.Lock] = WeakValueDictionary()
+        self._made = made
 
     def get(self, key: object, make: Callable[[], T]) -> T:
-        """Return the thing of a key; if it is not there yet, or making it failed, make it."""
+        """Return the thing of a key; if it is not there, or not any more, make it."""
         with self._lock:
             lock = self._locks.setdefault(key, threading.Lock())
         with lock:
-            if key not in self._made:
-                self._made[key] = make()
-            made: T = self._made[key]
+            made: T | None = self._made.get(key)
+            if made is None:
+                made = self._made[key] = make()
             return made

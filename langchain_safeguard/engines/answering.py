@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import lru_cache
+from functools import lru_cache, partial
 
 from langchain_safeguard.engines.answers import Stage, plan
 from langchain_safeguard.engines.base import Completion, Engine, Prompt, Reading, Writing
@@ -55,7 +55,7 @@ class Answering:
     def __init__(self, tokenizer: PromptTokenizer) -> None:
         """Store."""
         self.tokenizer = tokenizer
-        self._plan = lru_cache(maxsize=256)(self._planned)
+        self._plan = lru_cache(maxsize=256)(partial(plan, tokenizer))
 
     def begin(self, prompt: Prompt) -> Progress:
         """Encode a prompt; nothing is read yet."""
@@ -74,9 +74,6 @@ class Answering:
                 break
             parts.append(part)
         return self._plan(progress.before, tuple(parts))
-
-    def _planned(self, before: str, parts: tuple[str | Reading, ...]) -> Stage:
-        return plan(self.tokenizer, before, parts)
 
     @staticmethod
     def take(

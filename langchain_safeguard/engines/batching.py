@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-import atexit
 import os
 import threading
+import weakref
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
+from dataclasses import dataclass
+from inspect import ismethod
 from queue import Empty, SimpleQueue
-from typing import Generic, TypeVar
+from typing import Any, Generic, TypeVar
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -22,10 +24,13 @@ class MicroBatcher(Generic[Item, Result]):
 
     It never waits for a batch to fill: while one batch runs, the next one gathers by itself, so a
     lone caller pays no delay. Results go to whoever asked; if a batch fails its items are run one
-    by one, so that a bad item fails alone.
+    by one, so that a bad item fails alone. The thread ends when nobody holds the batcher and all
+    that was asked is answered.
 
     Args:
-        run: Answers several items in one go, in their order.
+        run: Answers several items in one go, in their order. Of a method, its object is held only
+            as long as items are queued: whoever has a batcher for its own method is freed at once
+            when nobody holds it any more.
         limit: The most items in one batch.
         name: The worker thread's name.
     """
@@ -34,14 +39,11 @@ class MicroBatcher(Generic[Item, Result]):
         self, run: Callable[[Sequence[Item]], Sequence[Result]], *, limit: int = 32, name: str
     ) -> None:
         """Store; the worker starts with the first item."""
-        self._run = run
-        self._limit = limit
+        self._run = weakref.WeakMethod(run) if ismethod(run) else lambda: run
+        self.limit = limit
         self._name = name
         self._lock = threading.Lock()
-        self._queue: SimpleQueue[tuple[Item, Future[Result]]] = SimpleQueue()
-        self._process: int | None = None
-        self._running = threading.Lock()
-        self._ended = False
+        self._worker: _Worker | None = None
         self.items = 0
         """How many items were run."""
         self.passes = 0
@@ -51,57 +53,98 @@ class MicroBatcher(Generic[Item, Result]):
 
     def submit(self, item: Item) -> Future[Result]:
         """Queue an item; the future can be waited for, awaited and cancelled."""
-        future: Future[Result] = Future()
+        run = self._run()
+        if run is None:
+            raise RuntimeError("the object whose method runs the items is gone")
+        job = _Job(self, run, item, Future[Result]())
         with self._lock:
-            if self._process != os.getpid():
+            if self._worker is None or self._worker.process != os.getpid():
                 # The first item, or the first one after a fork, which threads do not survive.
-                self._queue = SimpleQueue()
-                self._running = threading.Lock()
-                self._process = os.getpid()
-                atexit.register(self._end)
-                worker = threading.Thread(
-                    target=self._work, args=(self._queue,), name=self._name, daemon=True
-                )
-                worker.start()
-            self._queue.put((item, future))
-        return future
+                self._worker = _Worker(self._name)
+                weakref.finalize(self, self._worker.end)
+            self._worker.queue.put(job)
+        return job.future
 
-    def _work(self, queue: SimpleQueue[tuple[Item, Future[Result]]]) -> None:
-        while True:
-            batch = [queue.get()]
-            while len(batch) < self._limit:
-                try:
-                    batch.append(queue.get_nowait())
-                except Empty:
-                    break
-            with self._running:
-                if self._ended:
-                    return
-                self._answer([job for job in batch if job[1].set_running_or_notify_cancel()])
-
-    def _end(self) -> None:
-        """Let the batch that is running end: cut off inside torch, it would abort the process."""
-        self._ended = True
-        if self._process == os.getpid() and self._running.acquire(timeout=_LAST_BATCH):
-            self._running.release()
-
-    def _answer(self, batch: list[tuple[Item, Future[Result]]]) -> None:
+    def answer(self, batch: list[_Job[Item, Result]]) -> None:
+        """Run a batch, and use the list up; called by the worker."""
         if not batch:
             return
         self.passes += 1
         self.sizes[len(batch)] += 1
         try:
-            results = self._run([item for item, _ in batch])
+            results = batch[0].run([job.item for job in batch])
             if len(results) != len(batch):
                 raise RuntimeError(f"{len(batch)} items gave {len(results)} results")
         except Exception as error:
             if len(batch) == 1:
                 self.items += 1
-                batch[0][1].set_exception(error)
+                # Taken out, here and below: the error holds these frames, and through the future
+                # it would hold itself, and the model.
+                batch.pop().future.set_exception(error)
                 return
-            for job in batch:
-                self._answer([job])
+        else:
+            self.items += len(batch)
+            for job, result in zip(batch, results, strict=True):
+                job.future.set_result(result)
+            batch.clear()
+        while batch:
+            self.answer([batch.pop(0)])
+
+
+@dataclass(frozen=True, slots=True)
+class _Job(Generic[Item, Result]):
+    """An item in the queue: it holds all that it needs, so that its asker need not."""
+
+    batcher: MicroBatcher[Item, Result]
+    run: Callable[[Sequence[Item]], Sequence[Result]]
+    item: Item
+    future: Future[Result]
+
+
+class _Worker:
+    """A thread that takes jobs from a queue; between batches it holds nothing but that."""
+
+    def __init__(self, name: str) -> None:
+        """Start the thread."""
+        self.process = os.getpid()
+        self.queue: SimpleQueue[_Job[Any, Any] | None] = SimpleQueue()
+        self._running = threading.Lock()
+        self._ended = False
+        threading.Thread(target=self._work, name=name, daemon=True).start()
+
+    def end(self) -> None:
+        """End the thread, when its batcher is gone or the process ends.
+
+        A batch that is running ends first: cut off inside torch, it would abort the process.
+        """
+        if self.process != os.getpid():
             return
-        self.items += len(batch)
-        for (_, future), result in zip(batch, results, strict=True):
-            future.set_result(result)
+        self._ended = True
+        self.queue.put(None)
+        if self._running.acquire(timeout=_LAST_BATCH):
+            self._running.release()
+
+    def _work(self) -> None:
+        while batch := self._batch():
+            with self._running:
+                if self._ended:
+                    return
+                batcher = batch[0].batcher
+                batch[:] = [job for job in batch if job.future.set_running_or_notify_cancel()]
+                batcher.answer(batch)
+            del batcher
+
+    def _batch(self) -> list[_Job[Any, Any]]:
+        """Wait for jobs; none come any more if the list is empty."""
+        batch: list[_Job[Any, Any]] = []
+        limit = 1
+        while len(batch) < limit:
+            try:
+                job = self.queue.get(block=not batch)
+            except Empty:
+                break
+            if job is None:
+                return []
+            batch.append(job)
+            limit = job.batcher.limit
+        return batch

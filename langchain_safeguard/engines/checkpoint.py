@@ -39,7 +39,7 @@ class Checkpoint:
         """Return the chat template, from wherever transformers keeps it."""
         path = self.folder / "chat_template.jinja"
         if path.is_file():
-            return path.read_text(encoding="utf-8")
+            return _text(path)
         for name in ("tokenizer_config.json", "chat_template.json"):
             found = self._json(name).get("chat_template")
             if isinstance(found, list):
@@ -85,27 +85,48 @@ class Checkpoint:
     def quantized_by(self) -> str | None:
         """Return how its weights are quantised, such as `"awq"`."""
         found = self.config.get("quantization_config") or {}
+        if not isinstance(found, dict):
+            raise GuardLoadError(f"{self.folder}: quantization_config={found!r} is no mapping")
         method = found.get("quant_method")
         return None if method is None else str(method)
 
-    def parameters(self) -> tuple[int, int]:
-        """Return how many numbers its weights have, and how many bytes they take as stored.
+    def weights(self) -> dict[str, Any]:
+        """Return what its safetensors files say of each tensor: dtype and shape.
 
         Raises:
-            GuardLoadError: There are no safetensors weights, or they are cut short.
+            GuardLoadError: There are no safetensors weights, or they are cut short, or one of
+                several files is missing.
         """
-        numbers = size = 0
         paths = sorted(self.folder.glob("*.safetensors"))
         if not paths:
             raise GuardLoadError(
                 f"{self.folder} has no *.safetensors; weights in other formats are not loaded, "
                 "since they can hold code"
             )
+        named = self._json("model.safetensors.index.json").get("weight_map") or {}
+        there = {path.name for path in paths}
+        lacking = sorted({*named.values()} - there)
+        if lacking and "model.safetensors" not in there:
+            raise GuardLoadError(
+                f"{self.folder} lacks {len(lacking)} of its files, {lacking[0]} among them; fetch "
+                "it again"
+            )
+        found: dict[str, Any] = {}
         for path in paths:
-            for tensor in _header(path).values():
-                count = prod(tensor["shape"])
-                numbers += count
-                size += count * _BYTES.get(tensor["dtype"], 1)
+            found |= _header(path)
+        return found
+
+    def parameters(self) -> tuple[int, int]:
+        """Return how many numbers its weights have, and how many bytes they take as stored.
+
+        Raises:
+            GuardLoadError: As `weights`.
+        """
+        numbers = size = 0
+        for tensor in self.weights().values():
+            count = prod(tensor["shape"])
+            numbers += count
+            size += count * _BYTES.get(tensor["dtype"], 1)
         return numbers, size
 
     def _json(self, name: str) -> dict[str, Any]:
@@ -113,10 +134,17 @@ class Checkpoint:
         if not path.is_file():
             return {}
         try:
-            found = json.loads(path.read_text(encoding="utf-8"))
+            found = json.loads(_text(path))
         except ValueError as error:
             raise GuardLoadError(f"{path} is damaged: it is not JSON") from error
         return found if isinstance(found, dict) else {}
+
+
+def _text(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8")
+    except UnicodeDecodeError as error:
+        raise GuardLoadError(f"{path} is damaged: it is not UTF-8") from error
 
 
 def _header(path: Path) -> dict[str, Any]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from functools import lru_cache, partial
+from functools import lru_cache
 from typing import Any
 
 import torch
@@ -30,6 +30,21 @@ def product(
     return functional.linear(rows, weight, bias)
 
 
+class HastenedLinear(torch.nn.Linear):
+    """A linear layer that uses the faster library where it can."""
+
+    def forward(self, rows: torch.Tensor) -> torch.Tensor:
+        """Return the product with the weights."""
+        plain = (
+            rows.dtype == self.weight.dtype == torch.float32
+            and rows.device.type == "cpu"
+            and rows.dim() > 1
+            and not torch.is_grad_enabled()
+        )
+        apply = product if plain else functional.linear
+        return apply(rows, self.weight, self.bias)
+
+
 def hasten(model: torch.nn.Module) -> None:
     """Let the linear layers of a model use the faster library, where they can."""
     # Subclasses, and layers that somebody else has changed, compute something else.
@@ -44,18 +59,8 @@ def hasten(model: torch.nn.Module) -> None:
     if not layers or not onednn_is_faster():
         return
     for layer in layers:
-        layer.forward = partial(_forward, layer)  # type: ignore[method-assign]
-
-
-def _forward(layer: torch.nn.Linear, rows: torch.Tensor) -> torch.Tensor:
-    plain = (
-        rows.dtype == layer.weight.dtype == torch.float32
-        and rows.device.type == "cpu"
-        and rows.dim() > 1
-        and not torch.is_grad_enabled()
-    )
-    apply = product if plain else functional.linear
-    return apply(rows, layer.weight, layer.bias)
+        # Not a function put in place of its method: that would hold the layer, and the layer it.
+        layer.__class__ = HastenedLinear
 
 
 def _onednn(

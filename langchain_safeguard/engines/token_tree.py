@@ -121,8 +121,8 @@ class TokenTree:
                     return
                 child = self._split(child, same)
             node, at = child, at + same
-        if at < len(ids):
-            node.children.pop(ids[at], None)
+        if at < len(ids) and (gone := node.children.pop(ids[at], None)):
+            _unlink(gone)
 
     def settle(self) -> None:
         """End a run: forget what was not computed, hidden states, and what exceeds the budget."""
@@ -166,7 +166,12 @@ class TokenTree:
 
     def clear(self) -> None:
         """Forget everything that is computed."""
+        _unlink(self._root)
         self._root = Node((), 0, None)
+
+    def __del__(self) -> None:
+        """Forget everything when nobody holds the tree any more."""
+        self.clear()
 
     @property
     def tokens(self) -> int:
@@ -175,11 +180,7 @@ class TokenTree:
 
     def nodes(self) -> Iterable[Node]:
         """Go through all nodes, parents before their children."""
-        stack = [*self._root.children.values()]
-        while stack:
-            node = stack.pop()
-            stack += node.children.values()
-            yield node
+        return _below(self._root)
 
     @staticmethod
     def _remove(node: Node) -> None:
@@ -203,6 +204,20 @@ class TokenTree:
         node.ids, node.start, node.parent = node.ids[at:], node.start + at, head
         head.children[node.ids[0]] = node
         return head
+
+
+def _below(node: Node) -> Iterable[Node]:
+    stack = [*node.children.values()]
+    while stack:
+        node = stack.pop()
+        stack += node.children.values()
+        yield node
+
+
+def _unlink(node: Node) -> None:
+    """Part a node from what follows it: they hold each other, and memory is to come back now."""
+    for each in [node, *_below(node)]:
+        each.children = {}
 
 
 def _shared(run: Sequence[int], ids: Sequence[int], at: int) -> int:

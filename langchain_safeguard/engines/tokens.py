@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
-from functools import lru_cache
+from collections.abc import Mapping, Sequence
+from functools import lru_cache, partial
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -25,8 +25,17 @@ def load_tokenizer(folder: Path) -> Any:
 
     try:
         return AutoTokenizer.from_pretrained(folder, trust_remote_code=False, local_files_only=True)
-    except (OSError, ValueError, ImportError, KeyError) as error:
+    except Exception as error:
+        if wants_code(error):
+            raise GuardLoadError(
+                f"the tokenizer in {folder} comes with code of its own, which is never run"
+            ) from error
         raise GuardLoadError(f"the tokenizer in {folder} cannot be loaded: {error}") from error
+
+
+def wants_code(error: Exception) -> bool:
+    """Tell whether transformers would have to run code of a checkpoint."""
+    return "trust_remote_code" in str(error)
 
 
 class PromptTokenizer:
@@ -42,12 +51,12 @@ class PromptTokenizer:
         added = tokenizer.added_tokens_decoder
         self._special = {str(token.content): id_ for id_, token in added.items() if token.special}
         # Gemma's vocabulary has line breaks and HTML tags as added tokens: ordinary text.
-        self._added = {
+        ordinary = {
             str(token.content): id_ for id_, token in added.items() if not token.content.isspace()
         }
         # It stands for what a vocabulary lacks, and says nothing of its own.
-        self._unknown = {tokenizer.unk_token_id}
-        self._control = lru_cache(maxsize=64)(self._control_in)
+        known = partial(_control_in, self._special, ordinary, {tokenizer.unk_token_id})
+        self._control = lru_cache(maxsize=64)(known)
         begin = tokenizer("a")["input_ids"][:1]
         self._bos = begin if begin == [tokenizer.bos_token_id] else []
         self._newline = self._plain("\n")
@@ -127,17 +136,6 @@ class PromptTokenizer:
         )
         return [(int(begin), int(end)) for begin, end in found["offset_mapping"]]
 
-    def _control_in(self, trusted: str) -> tuple[re.Pattern[str], frozenset[int]]:
-        """Return what control tokens look like in a prompt with such trusted text, and their ids.
-
-        Nothing looks like the pattern if there are none.
-        """
-        control = self._special | {
-            token: id_ for token, id_ in self._added.items() if token in trusted
-        }
-        spelled = sorted(map(re.escape, control), key=len, reverse=True)
-        return re.compile("|".join(spelled) or r"(?!)"), frozenset(control.values()) - self._unknown
-
     def _plain(self, text: str) -> list[int]:
         # No tokenizer takes lone surrogates; what replaces them is as long.
         whole = _SURROGATES.sub("\ufffd", text)
@@ -157,6 +155,18 @@ class PromptTokenizer:
     def _id(self, token: str) -> int | None:
         ids = self._plain(token)
         return ids[0] if len(ids) == 1 and token in self._special else None
+
+
+def _control_in(
+    special: Mapping[str, int], added: Mapping[str, int], unknown: set[int], trusted: str
+) -> tuple[re.Pattern[str], frozenset[int]]:
+    """Return what control tokens look like in a prompt with such trusted text, and their ids.
+
+    Nothing looks like the pattern if there are none.
+    """
+    control = {**special, **{token: id_ for token, id_ in added.items() if token in trusted}}
+    spelled = sorted(map(re.escape, control), key=len, reverse=True)
+    return re.compile("|".join(spelled) or r"(?!)"), frozenset(control.values()) - unknown
 
 
 def _cuts(text: str, pattern: re.Pattern[str], pieces: Sequence[Piece]) -> tuple[list[int], int]:

@@ -12,7 +12,7 @@ from torch.nn import functional
 from langchain_safeguard.engines import tree_attention
 from langchain_safeguard.engines.memory import out_of_memory
 from langchain_safeguard.engines.next_token import Context, PlainNextToken
-from langchain_safeguard.engines.products import hasten
+from langchain_safeguard.engines.products import HastenedLinear, hasten
 from langchain_safeguard.engines.token_tree import Node, TokenTree
 from langchain_safeguard.errors import GuardError
 
@@ -153,7 +153,7 @@ class TreeNextToken:
 
     def _apply_head(self, hidden: torch.Tensor, choices: Sequence[int] | None) -> torch.Tensor:
         # A quantised or adapted head has no rows that can be taken out.
-        if choices is not None and type(self._head) is torch.nn.Linear:
+        if choices is not None and type(self._head) in (torch.nn.Linear, HastenedLinear):
             at = torch.tensor(choices, device=hidden.device)
             bias = None if self._head.bias is None else self._head.bias[at]
             logits = functional.linear(hidden, self._head.weight[at], bias)

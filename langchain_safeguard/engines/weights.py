@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import importlib.util
 import logging
 from dataclasses import dataclass
@@ -16,13 +17,15 @@ from langchain_safeguard.engines.causal import CausalEngine
 from langchain_safeguard.engines.checkpoint import Checkpoint
 from langchain_safeguard.engines.classifier import ClassifierEngine
 from langchain_safeguard.engines.next_token import NextToken, PlainNextToken
-from langchain_safeguard.engines.tokens import PromptTokenizer, load_tokenizer
+from langchain_safeguard.engines.tokens import PromptTokenizer, load_tokenizer, wants_code
 from langchain_safeguard.engines.tree_next_token import TreeNextToken, agrees, own_attention
 from langchain_safeguard.errors import ConfigurationError, GuardLoadError, MissingExtraError
 
 logger = logging.getLogger(__name__)
 
 _TOLERANCE = {torch.float32: 1e-4, torch.float16: 0.02, torch.bfloat16: 0.05}
+_LONGEST = 400
+"""How many characters of somebody else's error are quoted."""
 _DTYPES = {
     "float32": torch.float32,
     "bfloat16": torch.bfloat16,
@@ -133,9 +136,14 @@ def _load(kind: Any, checkpoint: Checkpoint, loading: Loading) -> Any:
         raise GuardLoadError(
             f"{checkpoint.folder} needs a package that is not installed: {error}"
         ) from error
-    except (OSError, ValueError, RuntimeError, KeyError) as error:
+    except Exception as error:
+        if wants_code(error):
+            raise GuardLoadError(
+                f"{checkpoint.folder} ({kinds}) comes with code of its own, which is never run; "
+                "allowed: models that transformers has code for"
+            ) from error
         raise GuardLoadError(
-            f"{checkpoint.folder} ({kinds}) cannot be loaded with {kind.__name__}: {error}"
+            f"{checkpoint.folder} ({kinds}) cannot be loaded with {kind.__name__}: {_brief(error)}"
         ) from error
     lacking = sorted(map(str, [*report["missing_keys"], *report["mismatched_keys"]]))
     if lacking:
@@ -150,13 +158,24 @@ def _load(kind: Any, checkpoint: Checkpoint, loading: Loading) -> Any:
 def _options(checkpoint: Checkpoint, loading: Loading) -> dict[str, Any]:
     _check_quantized(checkpoint, loading)
     numbers, stored = checkpoint.parameters()
+    if str(loading.device_map).startswith("cuda") and not torch.cuda.is_available():
+        raise ConfigurationError(
+            f"device_map={loading.device_map!r}, but PyTorch sees no GPU; allowed: 'cpu', or leave "
+            "it out"
+        )
     gpu = torch.cuda.is_available() and loading.device_map != "cpu"
     device_map = loading.device_map or ("auto" if gpu else None)
-    free = torch.cuda.mem_get_info()[0] if gpu else psutil.virtual_memory().available
+    free = _free(gpu)
+    if numbers * 4 > free * 3 // 4:
+        # What nobody uses any more makes room: layers of bitsandbytes, for one, hold themselves.
+        gc.collect()
+        free = _free(gpu)
     dtype = _dtype(loading.dtype)
     if loading.quantization is not None:
         from transformers import BitsAndBytesConfig
 
+        # It says at each product of each layer that numbers are cast.
+        logging.getLogger("bitsandbytes.autograd._functions").setLevel(logging.ERROR)
         bits = 4 if loading.quantization == "4bit" else 8
         needed = numbers * bits // 8 * 5 // 4
         config = BitsAndBytesConfig(  # type: ignore[no-untyped-call]
@@ -186,6 +205,21 @@ def _options(checkpoint: Checkpoint, loading: Loading) -> dict[str, Any]:
     return options if device_map is None else {**options, "device_map": device_map}
 
 
+def _brief(error: Exception) -> str:
+    """Return what an error says; some list every layer of a model."""
+    said = str(error)
+    return said if len(said) <= _LONGEST else f"{said[:_LONGEST]} ..."
+
+
+def _free(gpu: bool) -> int:
+    """Return how many bytes of memory are free."""
+    if not gpu:
+        return int(psutil.virtual_memory().available)
+    # PyTorch keeps what was freed for itself.
+    torch.cuda.empty_cache()
+    return int(torch.cuda.mem_get_info()[0])
+
+
 def _check_quantized(checkpoint: Checkpoint, loading: Loading) -> None:
     method = checkpoint.quantized_by
     if method is not None and loading.quantization is not None:
@@ -212,15 +246,26 @@ def _dtype(name: str | None) -> torch.dtype | None:
 def _adapted(model: Any, loading: Loading) -> Any:
     """Put a LoRA adapter into its base model."""
     try:
-        from peft import PeftModel
+        from peft import PeftModel, get_peft_model_state_dict
     except ImportError:
         raise MissingExtraError("peft", "peft") from None
+    # Else pickles would be read, and what is missing would be made up.
+    saved = Checkpoint(loading.folder).weights()
     try:
         adapted = PeftModel.from_pretrained(model, str(loading.folder), use_safetensors=True)
-    except (OSError, ValueError, RuntimeError, KeyError, TypeError) as error:
+        needed = get_peft_model_state_dict(adapted, save_embedding_layers=False)
+    except Exception as error:
         raise GuardLoadError(
-            f"the adapter {loading.folder} does not fit {loading.base}: {error}"
+            f"the adapter {loading.folder} does not fit {loading.base}: {_brief(error)}; give "
+            "base_model=, the model that it was trained on"
         ) from error
+    odd = sorted({*needed} ^ {name for name in saved if name in needed or "lora_" in name})
+    if odd:
+        raise GuardLoadError(
+            f"the adapter {loading.folder} does not fit {loading.base}: {len(odd)} weights, such "
+            f"as {odd[0]}, are only in one of them; give base_model=, the model that it was "
+            "trained on"
+        )
     if getattr(model, "is_quantized", False):
         # Merging would round the adapter to the few values of the quantised weights.
         return adapted.get_base_model()

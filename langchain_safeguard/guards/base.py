@@ -7,9 +7,10 @@ that runs it and a `Family` that knows how it is asked and read.
 from __future__ import annotations
 
 import asyncio
+import threading
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, replace
 from typing import Generic, TypeVar
@@ -139,8 +140,14 @@ class ModelGuard(Guard, Generic[Question, Answer]):
         """Judge in common batches with all other callers, but wait no longer than that."""
         begin = time.perf_counter()
         verdicts = []
-        asked = self._ask(conversations, side)
+        asked: list[list[_Job[Answer]]] = []
         try:
+            self._ask(
+                conversations,
+                side,
+                asked,
+                lambda: seconds is not None and time.perf_counter() > begin + seconds,
+            )
             for jobs in asked:
                 answered = []
                 for job in jobs:
@@ -161,9 +168,11 @@ class ModelGuard(Guard, Generic[Question, Answer]):
         """Judge in common batches with all other callers."""
         begin = time.perf_counter()
         verdicts = []
-        # Tokenizing a long text takes time; the event loop goes on meanwhile.
-        asked = await asyncio.to_thread(self._ask, conversations, side)
+        asked: list[list[_Job[Answer]]] = []
+        left = threading.Event()
         try:
+            # Tokenizing a long text takes time; the event loop goes on meanwhile.
+            await asyncio.to_thread(self._ask, conversations, side, asked, left.is_set)
             for jobs in asked:
                 answered = []
                 for job in jobs:
@@ -171,6 +180,7 @@ class ModelGuard(Guard, Generic[Question, Answer]):
                     answered.append((job.window, found))
                 verdicts.append(self._verdict(answered, side, begin))
         finally:
+            left.set()
             _forget(asked)
         return verdicts
 
@@ -210,26 +220,62 @@ class ModelGuard(Guard, Generic[Question, Answer]):
         queue = self.engine.queue
         return {"checks": queue.items, "passes": queue.passes, **self.engine.counts()}
 
-    def _ask(self, conversations: Sequence[Conversation], side: Side) -> list[list[_Job[Answer]]]:
-        """Queue all questions about all windows."""
-        rendered = [
-            [(window, self.family.render(window.conversation, side)) for window in windows]
-            for windows in (self._windows(each, side) for each in conversations)
-        ]
-        return [
-            [_Job(window, [*map(self.engine.submit, asked)]) for window, asked in windows]
-            for windows in rendered
-        ]
+    def _ask(
+        self,
+        conversations: Sequence[Conversation],
+        side: Side,
+        asked: list[list[_Job[Answer]]],
+        late: Callable[[], bool],
+    ) -> None:
+        """Queue all questions about all windows.
 
-    def _windows(self, conversation: Conversation, side: Side) -> list[Window]:
+        Args:
+            conversations: What is judged.
+            side: Which part of it.
+            asked: Where to put what was queued, per conversation.
+            late: Tells whether nobody waits any more.
+
+        Raises:
+            GuardTimeoutError: Nobody waits any more; nothing stays in the queue.
+        """
+
+        def in_time() -> None:
+            if late():
+                raise GuardTimeoutError("no verdict in time")
+
+        rendered = []
+        for conversation in conversations:
+            questions = []
+            for window in self._windows(conversation, side, in_time):
+                in_time()
+                questions.append((window, self.family.render(window.conversation, side)))
+            rendered.append(questions)
+        try:
+            for questions in rendered:
+                asked.append([])
+                for window, each in questions:
+                    asked[-1].append(_Job(window, [*map(self.engine.submit, each)]))
+                    in_time()
+        except GuardTimeoutError:
+            _forget(asked)
+            raise
+
+    def _windows(
+        self, conversation: Conversation, side: Side, in_time: Callable[[], None]
+    ) -> list[Window]:
         engine = self.engine
         if engine.limit is None:
             return [Window(conversation)]
 
         def measure(part: Conversation) -> int:
+            in_time()
             return max(map(engine.measure, self.family.render(part, side)))
 
-        return fit(conversation, side, measure=measure, offsets=engine.offsets, limit=engine.limit)
+        def offsets(text: str) -> list[tuple[int, int]]:
+            in_time()
+            return engine.offsets(text)
+
+        return fit(conversation, side, measure=measure, offsets=offsets, limit=engine.limit)
 
     def _verdict(
         self, answered: Sequence[tuple[Window, Sequence[Answer]]], side: Side, begin: float

@@ -8,8 +8,10 @@ here: the tokenizer keeps them out (`engines/tokens.py`).
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import lru_cache
+
+from langchain_safeguard.guards.look_alikes import INVISIBLE, spelled
 
 _ENDS = r"\r\v\f\x85\u2028\u2029"
 """What ends a line besides a line break."""
@@ -17,6 +19,8 @@ _LINE_BEGIN = rf"(?:^|(?<=[{_ENDS}]))"
 """Where a line begins, whatever ended the one before it."""
 _BLANKS = rf"[^\S\n{_ENDS}]*"
 """White space within a line; with line ends among it, a text of nothing else takes for ever."""
+_BLANKS_OR_NOTHING = rf"(?:[^\S\n{_ENDS}]|[{INVISIBLE}])*"
+"""The same, and what shows nothing."""
 
 
 def defuse(text: str, markers: Sequence[str], speakers: Sequence[str] = ()) -> str:
@@ -27,20 +31,31 @@ def defuse(text: str, markers: Sequence[str], speakers: Sequence[str] = ()) -> s
         markers: Markers, matched without regard to case and to the width of white space.
         speakers: Words that begin a turn when a colon follows them at the beginning of a line.
     """
-    pattern = _pattern(tuple(markers), tuple(speakers))
+    pattern = _pattern(tuple(markers), tuple(speakers), text.isascii())
     return text if pattern is None else pattern.sub(_apart, text)
 
 
 @lru_cache(maxsize=64)
-def _pattern(markers: tuple[str, ...], speakers: tuple[str, ...]) -> re.Pattern[str] | None:
+def _pattern(
+    markers: tuple[str, ...], speakers: tuple[str, ...], ascii_only: bool
+) -> re.Pattern[str] | None:
+    """Return what finds markers; among ASCII characters only it has less to look for."""
+    spell: Callable[[str], str] = re.escape
+    blanks, gap, colon = _BLANKS, r"\s+", ":"
+    if not ascii_only:
+        spell, blanks, gap = spelled, _BLANKS_OR_NOTHING, rf"(?:\s|[{INVISIBLE}])+"
+        colon = spelled(":")
+
+    def words(text: str) -> str:
+        return gap.join(map(spell, text.split()))
+
     parts = []
     if markers:
         longest_first = sorted(markers, key=len, reverse=True)
-        spelled = (r"\s+".join(map(re.escape, marker.split())) for marker in longest_first)
-        parts.append(f"(?P<marker>{'|'.join(spelled)})")
+        parts.append(f"(?P<marker>{'|'.join(map(words, longest_first))})")
     if speakers:
-        words = "|".join(map(re.escape, speakers))
-        parts.append(rf"(?P<speaker>{_LINE_BEGIN}{_BLANKS}(?:{words}))(?={_BLANKS}:)")
+        who = "|".join(map(words, speakers))
+        parts.append(rf"(?P<speaker>{_LINE_BEGIN}{blanks}(?:{who}))(?={blanks}{colon})")
     return re.compile("|".join(parts), re.IGNORECASE | re.MULTILINE) if parts else None
 
 

@@ -21,6 +21,10 @@ def known_card(name: str | Path, family: Family[Any, Any] | str | None) -> Guard
     """
     if isinstance(family, Family):
         return None
+    if family == "embedded":
+        raise ConfigurationError(
+            "family='embedded': only the embedded guard itself is of that kind"
+        )
     wanted = str(family) if family is not None else str(name)
     for card in CARDS:
         if card.name.lower() == wanted.lower():
@@ -57,6 +61,8 @@ def family_of(card: GuardCard, checkpoint: Any, options: Mapping[str, Any]) -> F
     for option in options:
         if option not in allowed:
             raise ConfigurationError.unknown(f"option of guard {card.name!r}:", option, allowed)
+    if not isinstance(given.get("template", ""), str):
+        raise ConfigurationError(f"template={given['template']!r}; allowed: a text")
     if not card.classifier and checkpoint.template is not None:
         given.setdefault("template", checkpoint.template)
     return card.family(**given)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from math import isnan
 
@@ -13,6 +13,8 @@ from langchain_safeguard.verdict import Finding, Span, Verdict
 
 _OVERLAP = 8
 """A window shares this part (one over it) with the one before it."""
+_PART = 1 << 14
+"""The characters of a long text that are tokenised at once."""
 LEAST_ROOM = 32
 """The room for a text in a window, in tokens, however long the policy is."""
 
@@ -47,6 +49,8 @@ def fit(
     Earlier turns go first, the oldest before the others. A judged text that is still too long is
     read in stretches, with as much of the turns before it as fits into a quarter of the room.
 
+    However long the texts are, neither function is called with much more than fits into a window.
+
     Args:
         conversation: The conversation.
         side: Which side is judged.
@@ -54,18 +58,24 @@ def fit(
         offsets: Returns the characters of each token of a text.
         limit: The most tokens the model reads at once.
     """
-    if measure(conversation) <= limit:
+    checked, turns = conversation.checked(side), conversation.context(side)
+
+    def exceeds(texts: Sequence[str], most: int) -> bool:
+        return _exceeds(texts, most, offsets)
+
+    all_texts = [turn.text for turn in (checked, *reversed(turns))]
+    if not exceeds(all_texts, limit) and measure(conversation) <= limit:
         return [Window(conversation)]
-    checked = conversation.checked(side)
     bare = Conversation((replace(checked, text=""),))
     room = max(limit - measure(bare), LEAST_ROOM)
-    tokens = offsets(checked.text)
+    too_long = exceeds([checked.text], limit)
     # More than the tokens of the bare text where markers or control tokens in it are spelled out.
-    rendered = max(measure(Conversation((checked,))) - measure(bare), 0)
+    rendered = room if too_long else max(measure(Conversation((checked,))) - measure(bare), 0)
     for_context = max(room - rendered, room // 4)
     context: list[Turn] = []
-    turns = conversation.context(side)
     for turn in reversed(turns):
+        if exceeds([turn.text], for_context):
+            break
         # Measured with the words around it, which are part of what it costs.
         more = measure(Conversation((turn, *context, bare.turns[0]))) - measure(bare)
         if more > for_context:
@@ -73,23 +83,70 @@ def fit(
         context.insert(0, turn)
     dropped = len(turns) - len(context)
     whole = Conversation((*context, checked))
-    if not tokens or measure(whole) <= limit:
+    tokens = _Tokens(checked.text, offsets)
+    if not tokens.first(1) or (not too_long and measure(whole) <= limit):
         return [Window(whole, dropped=dropped)]
-
     return [
         replace(window, dropped=dropped)
         for window in _stretches(context, checked, tokens, measure=measure, limit=limit)
     ]
 
 
+class _Tokens:
+    """The characters of each token of a text, worked out as far as they are asked for.
+
+    Args:
+        text: The text.
+        offsets: Returns the characters of each token of a text.
+    """
+
+    def __init__(self, text: str, offsets: Callable[[str], Sequence[tuple[int, int]]]) -> None:
+        self._text = text
+        self._offsets = offsets
+        self._at = 0
+        self._known: list[tuple[int, int]] = []
+
+    def first(self, count: int) -> list[tuple[int, int]]:
+        """Return the first tokens; fewer where the text ends."""
+        while len(self._known) < count and self._at < len(self._text):
+            part = self._text[self._at : self._at + _PART]
+            self._known += [
+                (self._at + start, self._at + end) for start, end in self._offsets(part)
+            ]
+            self._at += len(part)
+        return self._known[:count]
+
+    def forget(self, count: int) -> None:
+        """Go on without the first tokens."""
+        del self._known[:count]
+
+
+def _exceeds(
+    texts: Sequence[str], most: int, offsets: Callable[[str], Sequence[tuple[int, int]]]
+) -> bool:
+    """Tell whether texts have clearly more tokens than that; it reads no further than it must.
+
+    What is short enough to be measured at once is not read at all.
+    """
+    if sum(map(len, texts)) <= _PART:
+        return False
+    # Where a text is cut to be read in parts there may be a token more than in the whole.
+    most += most // 16
+    for text in texts:
+        most -= len(_Tokens(text, offsets).first(most + 1))
+        if most < 0:
+            return True
+    return False
+
+
 def _stretches(
     context: Sequence[Turn],
     checked: Turn,
-    tokens: Sequence[tuple[int, int]],
+    tokens: _Tokens,
     *,
     measure: Callable[[Conversation], int],
     limit: int,
-) -> list[Window]:
+) -> Iterator[Window]:
     """Cut a text into stretches that fit behind a context, each as long as it can be.
 
     How much a stretch costs is measured: what is spelled out in a prompt (markers, control tokens)
@@ -97,22 +154,21 @@ def _stretches(
     """
     around = measure(Conversation((*context, replace(checked, text=""))))
     room = max(limit - around, LEAST_ROOM)
-    windows: list[Window] = []
-    first, size, end = 0, room, 0
-    while end < len(tokens):
+    size = room
+    while True:
         size = min(room, 2 * size)
         while True:
-            stretch = tokens[first : first + size]
+            stretch = tokens.first(size)
             start, stop = stretch[0][0], stretch[-1][1]
             part = Conversation((*context, replace(checked, text=checked.text[start:stop])))
             taken = measure(part) - around
             if taken <= room or size == 1:
                 break
             size = max(min(size * room // taken, size - 1), 1)
-        windows.append(Window(part, start, stop))
-        end = first + size
-        first = end - size // _OVERLAP
-    return windows
+        yield Window(part, start, stop)
+        if len(tokens.first(size + 1)) <= size:
+            return
+        tokens.forget(size - size // _OVERLAP)
 
 
 def riskiest(verdicts: Sequence[tuple[Window, Verdict]]) -> Verdict:

@@ -38,6 +38,7 @@ HARMLESS = "please tell me how to bake bread with rye flour"
 POLICY = Policy()
 
 
+@once
 def guard_of(name: str, **options: Any) -> ModelGuard[Any, Any]:
     """Load as a user would; a folder without signs with its family."""
     family = None if name in FAMILIES else RECIPES[name].family()

@@ -12,7 +12,16 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from transformers import BertConfig, BertModel
+import torch
+from peft import LoraConfig, get_peft_model
+from safetensors.torch import load_file, save_file
+from transformers import (
+    AutoModelForCausalLM,
+    BertConfig,
+    BertModel,
+    LlamaConfig,
+    LlamaForCausalLM,
+)
 
 from langchain_safeguard import (
     ConfigurationError,
@@ -74,6 +83,16 @@ def test_another_precision_is_another_model_with_nearly_the_same_scores(folder: 
         for options in ({}, {"dtype": "bfloat16"}, {"quantization": "8bit"})
     ]
     assert scores == pytest.approx([scores[0]] * 3, abs=0.02)
+
+
+@pytest.mark.parametrize("quantization", ["4bit", "8bit"])
+def test_a_quantised_guard_writes_no_log(
+    folder: Path, quantization: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    guard = loaded(folder, quantization=quantization)
+    caplog.clear()
+    assert not Safeguard(guard).check("Hello there").verdicts[0].failed
+    assert caplog.records == []
 
 
 def test_four_bits_change_weights_but_give_a_score(folder: Path) -> None:
@@ -153,6 +172,46 @@ def wordless(folder: Path) -> None:
     config.write_text(json.dumps({**json.loads(config.read_text()), "unk_token": "[UNK]"}))
 
 
+def changed(folder: Path, name: str, **values: Any) -> None:
+    path = folder / name
+    path.write_text(json.dumps({**json.loads(path.read_text()), **values}))
+
+
+def without_a_shard(folder: Path) -> None:
+    model = AutoModelForCausalLM.from_pretrained(folder)
+    (folder / "model.safetensors").unlink()
+    model.save_pretrained(folder, max_shard_size="100KB")
+    assert load_guard(folder).name == folder.name
+    min(folder.glob("model-00002-of-*")).unlink()
+
+
+CODE = "raise SystemExit('code of a checkpoint was run')"
+
+
+def with_code(folder: Path) -> None:
+    classes = {"AutoConfig": "x.Config", "AutoModelForCausalLM": "x.Model"}
+    changed(folder, "config.json", model_type="xyz", architectures=["X"], auto_map=classes)
+    (folder / "x.py").write_text(CODE)
+
+
+def with_code_for_its_tokenizer(folder: Path) -> None:
+    classes = {"AutoTokenizer": ["x.Tokenizer", None]}
+    changed(folder, "tokenizer_config.json", tokenizer_class="Tokenizer", auto_map=classes)
+    (folder / "x.py").write_text(CODE)
+
+
+def no_text(folder: Path) -> None:
+    (folder / "chat_template.jinja").write_bytes(b"\xff\xfe")
+
+
+def odd_quantization(folder: Path) -> None:
+    changed(folder, "config.json", quantization_config="4bit")
+
+
+def odd_layers(folder: Path) -> None:
+    changed(folder, "config.json", num_hidden_layers="two")
+
+
 @pytest.mark.parametrize(
     ("damage", "said"),
     [
@@ -164,6 +223,12 @@ def wordless(folder: Path) -> None:
         (too_large, r"needs 2000\.0 GB|needs 4000\.0 GB"),
         (encoder, "BertModel"),
         (wordless, "no tokens"),
+        (without_a_shard, "lacks 1 of its files, model-00002-of-"),
+        (with_code, "code of its own, which is never run"),
+        (with_code_for_its_tokenizer, "tokenizer .* code of its own, which is never run"),
+        (no_text, "chat_template.jinja is damaged"),
+        (odd_quantization, "quantization_config='4bit'"),
+        (odd_layers, "num_hidden_layers"),
     ],
 )
 def test_what_cannot_be_loaded_says_why(copied: Path, damage: Any, said: str) -> None:
@@ -173,6 +238,82 @@ def test_what_cannot_be_loaded_says_why(copied: Path, damage: Any, said: str) ->
     # The next attempt says the same: a failure is not kept as if it were a guard.
     with pytest.raises(GuardLoadError, match=said):
         load_guard(copied)
+
+
+# adapters
+
+
+@pytest.fixture
+def adapter(folder: Path, tmp_path: Path) -> Path:
+    model = AutoModelForCausalLM.from_pretrained(folder)
+    config = LoraConfig(r=2, target_modules=["q_proj"], init_lora_weights=False)
+    get_peft_model(model, config).save_pretrained(tmp_path / "adapter")
+    return tmp_path / "adapter"
+
+
+def base(folder: Path, copy: Path, **config: int) -> Path:
+    """Save another base model, which differs from that of `folder` in some numbers."""
+    shutil.copytree(folder, copy)
+    changed_config = LlamaConfig.from_pretrained(folder, **config)
+    LlamaForCausalLM(changed_config).save_pretrained(copy)
+    return copy
+
+
+def test_an_adapter_judges_with_its_base(folder: Path, adapter: Path) -> None:
+    guard = loaded(adapter, base_model=folder, family="meta-llama/Llama-Guard-3-1B")
+    scores = [Safeguard(each).check("Hello").score for each in (guard, loaded(folder))]
+    assert scores[0] != pytest.approx(scores[1], abs=1e-6)
+
+
+@pytest.mark.parametrize(
+    "config",
+    [
+        {"hidden_size": 32, "num_attention_heads": 2, "num_key_value_heads": 1},
+        {"num_hidden_layers": 1},
+        {"num_hidden_layers": 3},
+    ],
+)
+def test_an_adapter_on_another_base_is_refused(
+    folder: Path, adapter: Path, tmp_path: Path, config: dict[str, int]
+) -> None:
+    # With layers of its own too few or too many, peft loads it with a part of it only.
+    other = base(folder, tmp_path / "other", **config)
+    with pytest.raises(GuardLoadError, match=r"does not fit[^$]*give base_model="):
+        load_guard(adapter, base_model=other, family="meta-llama/Llama-Guard-3-1B")
+
+
+def without_a_weight(adapter: Path) -> None:
+    weights = load_file(adapter / "adapter_model.safetensors")
+    weights.pop(min(weights))
+    save_file(weights, adapter / "adapter_model.safetensors")
+
+
+def pickled(adapter: Path) -> None:
+    (adapter / "adapter_model.safetensors").unlink()
+    torch.save({"no": "weights"}, adapter / "adapter_model.bin")
+
+
+def unreadable(adapter: Path) -> None:
+    (adapter / "adapter_model.safetensors").write_bytes(b"\x08\0\0\0\0\0\0\0garbage!")
+
+
+@pytest.mark.parametrize(
+    ("damage", "said"),
+    [
+        (without_a_weight, "1 weights, such as .*lora_A"),
+        (pickled, "no .*safetensors; weights in other formats are not loaded"),
+        (unreadable, "damaged"),
+    ],
+)
+def test_a_damaged_adapter_says_so(folder: Path, adapter: Path, damage: Any, said: str) -> None:
+    damage(adapter)
+    with pytest.raises(GuardLoadError, match=said):
+        load_guard(adapter, base_model=folder, family="meta-llama/Llama-Guard-3-1B")
+
+
+def test_an_adapter_is_no_base(adapter: Path) -> None:
+    with pytest.raises(ConfigurationError, match="is an adapter itself"):
+        load_guard(adapter, base_model=adapter, family="meta-llama/Llama-Guard-3-1B")
 
 
 def test_an_empty_folder_is_no_checkpoint(tmp_path: Path) -> None:
@@ -199,6 +340,10 @@ def test_an_empty_folder_is_no_checkpoint(tmp_path: Path) -> None:
         ("folder", {"per_category": "yes"}, "per_category.*'yes'.*True"),
         ("folder", {"family": ADAPTER, "explain": "no"}, "explain.*'no'.*True"),
         ("folder", {"family": GRANITE, "explain": 1}, "explain"),
+        ("", {}, "unknown guard ''"),
+        ("folder", {"family": "embedded"}, "family='embedded'"),
+        ("folder", {"template": 5}, "template=5"),
+        ("folder", {"device_map": {"": "cpu"}}, "device_map=.*allowed: a text, or None"),
         ("folder", {"revision": 5}, "revision=5"),
         ("folder", {"max_tokens": "many"}, "max_tokens='many'"),
         ("folder", {"max_tokens": 0}, "max_tokens=0; allowed: a number from 1"),
@@ -217,6 +362,12 @@ def test_wrong_values_are_named(
 ) -> None:
     with pytest.raises(ConfigurationError, match=said):
         load_guard(folder if name == "folder" else name, **options)
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
+def test_a_gpu_that_is_not_there_is_named(folder: Path) -> None:
+    with pytest.raises(ConfigurationError, match=r"device_map='cuda:0'.*no GPU.*'cpu'"):
+        load_guard(folder, device_map="cuda:0")
 
 
 def test_offline_says_how_to_fetch(monkeypatch: pytest.MonkeyPatch) -> None:

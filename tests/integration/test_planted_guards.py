@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import os
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +34,7 @@ HARMLESS = "please tell me how to bake bread with rye flour"
 BLOCKS = Policy()
 
 
+@cache
 def planted(name: str, **options: Any) -> ModelGuard[Any, Any]:
     guard = load_guard(checkpoint(name), family=RECIPES[name].family(), **options)
     assert isinstance(guard, ModelGuard)

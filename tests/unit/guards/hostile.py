@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import unicodedata
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -36,7 +37,8 @@ def assert_stays_inside(
     """Make sure that a hostile text moves nothing in the prompt, as a question or as an answer.
 
     The guard's own words stay as they are, and no marker is there more often than in a harmless
-    prompt. A marker that begins with a line break begins a line, whatever character broke it.
+    prompt. A marker that begins with a line break begins a line, whatever character broke it, and
+    counts in every spelling that looks like it.
     """
     attacked, harmless = _places(side, f"{text} the end of it"), _places(side, "the end of it")
     for one, other in zip(attacked, harmless, strict=True):
@@ -86,7 +88,14 @@ def _places(side: Side, text: str) -> list[Conversation]:
     ]
 
 
+def folded(text: str) -> str:
+    """Return a text without what shows nothing, and with plain letters for styled ones."""
+    plain = text.translate({0xE0000 + code: chr(code) for code in range(0x20, 0x7F)})
+    shown = (c for c in plain if unicodedata.category(c) != "Cf" and c not in "\ufe0f\u3164")
+    return unicodedata.normalize("NFKC", "".join(shown))
+
+
 def _count(marker: str, text: str) -> int:
     words = r"\s+".join(map(re.escape, marker.split()))
     begin = r"(?:\A|[\n\r\v\f\x85\u2028\u2029])[^\S\n]*" if marker.startswith("\n") else ""
-    return len(re.findall(begin + words, text, re.IGNORECASE))
+    return len(re.findall(begin + words, folded(text), re.IGNORECASE))
