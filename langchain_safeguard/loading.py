@@ -72,8 +72,8 @@ def load_guard(
 ) -> Guard:
     """Load a guard. Guards on the same checkpoint, loaded the same way, share its weights.
 
-    Weights, and what the model has read, are kept as long as a guard on them is held; then their
-    memory comes back.
+    Weights, and what the model has read, are kept as long as a guard on them is held; those that
+    were asked for last, until others are loaded. Then their memory comes back.
 
     Args:
         name: `"embedded"`; a hub id such as `"meta-llama/LlamaGuard-7b"`; a folder with a

@@ -15,7 +15,8 @@ class Once:
 
     Args:
         made: Where what was made is found again: a `WeakValueDictionary` for what goes when nobody
-            holds it any more.
+            holds it any more. What was asked for last stays until something else is made: who asks
+            for it again and again, and holds it in between never, does not wait each time.
     """
 
     def __init__(self, made: MutableMapping[object, Any]) -> None:
@@ -23,6 +24,7 @@ class Once:
         self._lock = threading.Lock()
         self._locks: MutableMapping[object, threading.Lock] = WeakValueDictionary()
         self._made = made
+        self._last: object = None
 
     def get(self, key: object, make: Callable[[], T]) -> T:
         """Return the thing of a key; if it is not there, or not any more, make it."""
@@ -31,5 +33,8 @@ class Once:
         with lock:
             made: T | None = self._made.get(key)
             if made is None:
+                # Both may not fit into memory.
+                self._last = None
                 made = self._made[key] = make()
+            self._last = made
             return made

@@ -8,6 +8,7 @@ their beginnings, whoever asks.
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from weakref import finalize
 
 import torch
 
@@ -67,6 +68,8 @@ class TokenTree:
         self.fresh = 0
         """How many tokens were added in this run."""
         self._root = Node((), 0, None)
+        # Nodes hold each other, and their memory is to come back with the tree's.
+        finalize(self, _unlink, self._root).atexit = False
 
     def insert(self, ids: Sequence[int]) -> Node:
         """Return the node at whose end `ids` ends; what is new in it is not computed yet."""
@@ -167,11 +170,6 @@ class TokenTree:
     def clear(self) -> None:
         """Forget everything that is computed."""
         _unlink(self._root)
-        self._root = Node((), 0, None)
-
-    def __del__(self) -> None:
-        """Forget everything when nobody holds the tree any more."""
-        self.clear()
 
     @property
     def tokens(self) -> int:

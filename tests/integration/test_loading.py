@@ -181,7 +181,7 @@ def without_a_shard(folder: Path) -> None:
     model = AutoModelForCausalLM.from_pretrained(folder)
     (folder / "model.safetensors").unlink()
     model.save_pretrained(folder, max_shard_size="100KB")
-    assert load_guard(folder).name == folder.name
+    assert load_guard(folder, dtype="bfloat16").name == folder.name
     min(folder.glob("model-00002-of-*")).unlink()
 
 

@@ -21,6 +21,7 @@ from langchain_safeguard.guards import ModelGuard
 from tests import tiny_classifiers
 from tests.tiny_guards import tiny_llama_guard
 
+Ask = Callable[[], object]
 TEXTS = [Conversation.of(text) for text in ("Hello", "How are you?", "How do I bake bread?")]
 
 
@@ -47,6 +48,14 @@ def no_collector() -> Iterator[None]:
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tiny_llama_guard(tmp_path_factory.mktemp("guards") / "guard-that-goes")
+
+
+@pytest.fixture(scope="module")
+def move_on(tmp_path_factory: pytest.TempPathFactory) -> Ask:
+    """Return what asks for other weights: those asked for last stay."""
+    other = tiny_llama_guard(tmp_path_factory.mktemp("guards") / "another-guard")
+    load_guard(other)
+    return lambda: load_guard(other)
 
 
 @pytest.fixture(scope="module")
@@ -80,7 +89,7 @@ def parts(guard: ModelGuard[Any, Any]) -> dict[str, weakref.ref[Any]]:
 
 @pytest.mark.parametrize("options", [{}, {"dtype": "bfloat16"}, {"cache_bytes": 0}])
 def test_weights_go_with_the_last_guard(
-    folder: Path, options: dict[str, Any], no_collector: None
+    move_on: Ask, folder: Path, options: dict[str, Any], no_collector: None
 ) -> None:
     first, second = used(folder, **options), used(folder, **options)
     assert first.engine is second.engine
@@ -89,34 +98,46 @@ def test_weights_go_with_the_last_guard(
     assert all(part() is not None for part in held.values())
     assert used(folder, **options).engine is second.engine
     del second
+    move_on()
     eventually(lambda: not workers(folder.name))
     assert [name for name, part in held.items() if part() is not None] == []
 
 
-def test_an_adapter_goes_with_its_base(adapter: Path, folder: Path, no_collector: None) -> None:
+def test_an_adapter_goes_with_its_base(
+    move_on: Ask, adapter: Path, folder: Path, no_collector: None
+) -> None:
     guard = used(adapter, base_model=folder, family="meta-llama/Llama-Guard-3-1B")
     held = parts(guard)
     del guard
+    move_on()
     eventually(lambda: not workers(adapter.name))
     assert [name for name, part in held.items() if part() is not None] == []
 
 
-def test_a_classifier_goes(no_collector: None) -> None:
+def test_a_classifier_goes(move_on: Ask, no_collector: None) -> None:
     name = tiny_classifiers.folder("bert")
     guard = used(name, family="meta-llama/Prompt-Guard-86M")
     held = [weakref.ref(guard.engine), weakref.ref(guard.engine._model)]  # type: ignore[attr-defined]
     del guard
+    move_on()
     eventually(lambda: not workers(name.name))
     assert [part() for part in held] == [None, None]
 
 
-def test_quantised_weights_go_once_garbage_is_collected(folder: Path) -> None:
+def test_quantised_weights_go_once_garbage_is_collected(move_on: Ask, folder: Path) -> None:
     guard = used(folder, quantization="4bit")
     held = parts(guard)
     del guard
+    move_on()
     eventually(lambda: not workers(folder.name))
     gc.collect()
     assert [name for name, part in held.items() if part() is not None] == []
+
+
+def test_the_last_one_stays_for_who_asks_again(folder: Path) -> None:
+    engine = weakref.ref(used(folder).engine)
+    gc.collect()
+    assert used(folder).engine is engine()
 
 
 def test_the_built_in_guard_stays() -> None:
@@ -130,17 +151,18 @@ def test_a_guard_that_was_let_go_is_loaded_again_with_the_same_scores(folder: Pa
     assert scores[0] == scores[1]
 
 
-def test_a_failed_check_holds_nothing(folder: Path, no_collector: None) -> None:
+def test_a_failed_check_holds_nothing(move_on: Ask, folder: Path, no_collector: None) -> None:
     guard = used(folder)
     held = parts(guard)
     answer = guard.engine.submit("no prompt at all")  # type: ignore[arg-type]
     assert isinstance(answer.exception(30), AttributeError)
     del guard, answer
+    move_on()
     eventually(lambda: not workers(folder.name))
     assert [name for name, part in held.items() if part() is not None] == []
 
 
-def test_many_threads_load_use_and_let_go(folder: Path) -> None:
+def test_many_threads_load_use_and_let_go(move_on: Ask, folder: Path) -> None:
     expected = Safeguard(folder).check("How do I bake bread?").score
     engines: set[int] = set()
 
@@ -156,10 +178,11 @@ def test_many_threads_load_use_and_let_go(folder: Path) -> None:
     assert found == pytest.approx([expected] * 96, abs=1e-5)
     del pool
     gc.collect()
+    move_on()
     eventually(lambda: not workers(folder.name))
 
 
-def test_what_was_asked_is_answered_though_the_guard_is_gone(folder: Path) -> None:
+def test_what_was_asked_is_answered_though_the_guard_is_gone(move_on: Ask, folder: Path) -> None:
     guard = used(folder)
     family = guard.family
     [expected] = guard.check(TEXTS[:1], "input")
@@ -170,6 +193,7 @@ def test_what_was_asked_is_answered_though_the_guard_is_gone(folder: Path) -> No
         assert answer.result(60).readings["verdict"]["unsafe"] == pytest.approx(expected.score)
     del answers, answer
     gc.collect()
+    move_on()
     eventually(lambda: not workers(folder.name))
 
 
