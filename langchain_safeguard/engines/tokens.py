@@ -50,9 +50,12 @@ class PromptTokenizer:
         self._tokenizer = tokenizer
         added = tokenizer.added_tokens_decoder
         self._special = {str(token.content): id_ for id_, token in added.items() if token.special}
-        # Gemma's vocabulary has line breaks and HTML tags as added tokens: ordinary text.
+        # Gemma's vocabulary has line breaks, spaces (written with a mark that stands for them) and
+        # HTML tags as added tokens: ordinary text.
         ordinary = {
-            str(token.content): id_ for id_, token in added.items() if not token.content.isspace()
+            str(token.content): id_
+            for id_, token in added.items()
+            if not token.content.replace("\u2581", " ").isspace()
         }
         # It stands for what a vocabulary lacks, and says nothing of its own.
         known = partial(_control_in, self._special, ordinary, {tokenizer.unk_token_id})

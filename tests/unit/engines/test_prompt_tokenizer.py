@@ -7,7 +7,7 @@ from functools import cache
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from tokenizers import Tokenizer, models, normalizers, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
@@ -94,6 +94,8 @@ places = st.lists(st.integers(0, 200), max_size=4)
 @pytest.mark.parametrize("name", NAMES)
 @settings(max_examples=80, deadline=None)
 @given(text=harmless, at=places, trusted=st.lists(st.booleans(), min_size=5, max_size=5))
+# Gemma writes both as the same token.
+@example(text="\u2581\u2581Human:  ", at=[], trusted=[True] * 5)
 def test_without_control_tokens_they_are_those_of_the_joined_text(
     name: str, text: str, at: list[int], trusted: list[bool]
 ) -> None:
