@@ -118,13 +118,9 @@ class WindowEngine:
         """
         grams = self._orders.by_grams(lines)
         logits = 2.0 * grams
-        parts = [
-            self._latin_part(line) if sure > _NO_ORDER else None
-            for line, sure in zip(lines, grams, strict=True)
-        ]
-        read = [index for index, part in enumerate(parts) if part is not None]
+        read = [i for i, line in enumerate(lines) if grams[i] > _NO_ORDER and is_latin(line)]
         examples: list[Example] = [
-            (_ids(self._words, parts[index] or "")[:_WORD_LIMIT] or [0], None) for index in read
+            (_ids(self._words, lines[index])[:_WORD_LIMIT] or [0], None) for index in read
         ]
         for batch in length_batches(examples, _BATCH_TOKENS):
             pooled = self._model.word.pooled(**word_batch([examples[index] for index in batch]))
@@ -163,7 +159,7 @@ class WindowEngine:
     def _latin_part(text: str) -> str | None:
         """What the word branch should read of `text`, None when there is too little."""
         if not _HANGUL.search(text):
-            return text if _LATIN_WORD.search(text) else None
+            return text if is_latin(text) else None
         part = _HANGUL.sub(" ", text)
         # A name or a term in a Korean sentence says nothing on its own.
         return part if len(_LATIN_WORD.findall(part)) >= 3 else None
@@ -195,6 +191,11 @@ class WindowEngine:
         place = torch.tensor(owners)[:, None].expand(-1, labels)
         low = torch.full((len(windows), labels), -torch.inf)
         return low.scatter_reduce(0, place, parts, "amax")
+
+
+def is_latin(text: str) -> bool:
+    """Whether `text` has words that the word branch can read, and no Hangul, which it can't."""
+    return bool(_LATIN_WORD.search(text)) and not _HANGUL.search(text)
 
 
 def _ids(tokenizer: Tokenizer, text: str) -> list[int]:

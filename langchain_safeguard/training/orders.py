@@ -22,6 +22,7 @@ from torch import Tensor
 
 from langchain_safeguard.embedded.batches import Example, length_batches, word_batch
 from langchain_safeguard.embedded.branches import WordBranch
+from langchain_safeguard.embedded.engine import is_latin
 from langchain_safeguard.embedded.normalize import normalize
 from langchain_safeguard.embedded.orders import stretches
 from langchain_safeguard.training.encode import ids_of
@@ -78,7 +79,8 @@ def fit_orders(
     truth = np.array([is_order for _, is_order in examples])
     matrix = unit_length(counted([(text, None) for text in texts], BITS), copy=False)
     model = LogisticRegression(C=5.0, max_iter=60).fit(matrix, truth)
-    chosen = _doubtful(truth, model.decision_function(matrix), rng)
+    doubtful = _doubtful(truth, model.decision_function(matrix), rng)
+    chosen = [index for index in doubtful if is_latin(texts[index])]
     found = features([texts[index] for index in chosen], branch, words)
     scaler = StandardScaler().fit(found)
     reader = LogisticRegression(C=0.001, max_iter=300).fit(scaler.transform(found), truth[chosen])

@@ -16,21 +16,7 @@ from langchain_safeguard.training.prose import fill
 
 Lines = list[str]
 
-_NAMES = [
-    "Ada",
-    "Jonas",
-    "Priya",
-    "Mikael",
-    "Sofia",
-    "Ben",
-    "Yusuf",
-    "Clara",
-    "guest12",
-    "webhook",
-    "민수",
-    "지영",
-    "Omar",
-]
+_NAMES = ("Ada", "Jonas", "Priya", "Mikael", "Sofia", "Yusuf", "guest12", "webhook", "민수", "지영")
 _TITLES = ("Meeting", "Your order", "Re: plan", "Weekly notes", "Hello", "회의", "안내", "Page 2")
 _KEYS = ("note", "comment", "body", "text", "summary", "subject", "memo", "content", "비고", "내용")
 _CODE = (
