@@ -6,7 +6,8 @@ Windows of all passages share batches. Windows seen before are remembered, so ch
 answer again and again costs only its new end.
 
 In what a tool brings back, an attack is an order to the agent that reads it. There the attack score
-of the windows counts together with what the order model says of every line.
+of the windows, of whichever kind, counts together with what the order model says of every line, and
+both are reported as prompt injection.
 """
 
 from __future__ import annotations
@@ -48,8 +49,11 @@ ATTACK_CAUTION = 2.5
 On harmless long texts this took three quarters of the false alarms away, and on long documents with
 an injection 3 of 100 finds.
 """
-ATTACK_WEIGHT, ORDER_WEIGHT, ORDER_OFFSET = 0.5, 1.0, 0.0
-"""The attack logit of a tool's result: of its windows' and of its most imperative line's."""
+ATTACK_WEIGHT, ORDER_CAUTION = 0.5, 1.15
+"""An attack in a tool's result: the windows' highest logit, weighed, and each line's, lowered.
+
+Chosen so that no more harmless READMEs, pages and documents raise an alarm than by windows alone.
+"""
 PROMPT_CHARACTERS = 1200
 """Of a longer prompt the end is kept: it is what the answer answers."""
 
@@ -169,7 +173,7 @@ class EmbeddedClassifier:
         attack = float(table[:, _ATTACKS].max().clip(1e-6, 1.0 - 1e-6))
         table[:, _ATTACKS] = 0.0
         evidence = ATTACK_WEIGHT * np.log(attack / (1.0 - attack))
-        logits = evidence + ORDER_WEIGHT * self._engine.orders(lines) + ORDER_OFFSET
+        logits = evidence + self._engine.orders(lines) - ORDER_CAUTION
         scores = np.zeros((len(lines), len(CATEGORIES)), dtype=np.float32)
         scores[:, CATEGORIES.index("prompt_injection")] = 1.0 / (1.0 + np.exp(-logits))
         return scores
