@@ -6,8 +6,8 @@ Windows of all passages share batches. Windows seen before are remembered, so ch
 answer again and again costs only its new end.
 
 In what a tool brings back, an attack is an order to the agent that reads it. There the attack score
-of the windows, of whichever kind, counts together with what the order model says of every line, and
-both are reported as prompt injection.
+of the windows counts together with what the order model says of every line; alone it only counts
+where it is sure.
 """
 
 from __future__ import annotations
@@ -49,8 +49,10 @@ ATTACK_CAUTION = 2.5
 On harmless long texts this took three quarters of the false alarms away, and on long documents with
 an injection 3 of 100 finds.
 """
+RESULT_CAUTION = 2.5
+"""Logit that attack scores of windows are lowered by in a tool's result: requests look like them."""
 ATTACK_WEIGHT, ORDER_CAUTION = 0.5, 1.15
-"""An attack in a tool's result: the windows' highest logit, weighed, and each line's, lowered.
+"""Such a line's attack logit: what the windows say, weighed, and the order model, lowered.
 
 Chosen so that no more harmless READMEs, pages and documents raise an alarm than by windows alone.
 """
@@ -169,9 +171,9 @@ class EmbeddedClassifier:
         return PassageScores(categories, tuple(scored), cut.tokens)
 
     def _ordered(self, table: Scores, lines: Sequence[str]) -> Scores:
-        """Scores of a tool result's lines, and in `table` its windows' without those of attacks."""
+        """Scores of a tool result's lines; those of attacks in `table`, its windows', go down."""
         attack = float(table[:, _ATTACKS].max().clip(1e-6, 1.0 - 1e-6))
-        table[:, _ATTACKS] = 0.0
+        table[:, _ATTACKS] = _lowered(table[:, _ATTACKS], np.array(RESULT_CAUTION))
         evidence = ATTACK_WEIGHT * np.log(attack / (1.0 - attack))
         logits = evidence + self._engine.orders(lines) - ORDER_CAUTION
         scores = np.zeros((len(lines), len(CATEGORIES)), dtype=np.float32)
