@@ -50,7 +50,7 @@ On harmless long texts this took three quarters of the false alarms away, and on
 an injection 3 of 100 finds.
 """
 RESULT_CAUTION = 2.5
-"""Logit that attack scores of windows are lowered by in a tool's result: requests look like them."""
+"""Logit that windows' attack scores are lowered by in a tool's result: requests look like them."""
 ATTACK_WEIGHT, ORDER_CAUTION = 0.5, 1.15
 """Such a line's attack logit: what the windows say, weighed, and the order model, lowered.
 
