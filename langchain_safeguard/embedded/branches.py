@@ -34,12 +34,16 @@ class WordBranch(nn.Module):
 
     def forward(self, ids: Tensor, segments: Tensor, mask: Tensor, judged: Tensor) -> Tensor:
         """Logits (B, L) for ids (B, T); `judged` (B, T) is true on the tokens of the text."""
+        pooled = self.pooled(ids, segments, mask, judged)
+        return cast(Tensor, self.out(self.dropout(functional.gelu(self.hidden(pooled)))))
+
+    def pooled(self, ids: Tensor, segments: Tensor, mask: Tensor, judged: Tensor) -> Tensor:
+        """Features (B, 3 * width) of the same texts, which the head reads."""
         states = self.encoder(ids, segments, mask)
         keep = judged.unsqueeze(-1)
         mean = (states * keep).sum(1) / keep.sum(1).clamp(min=1)
         top = states.masked_fill(~keep, _MINUS).amax(1)
-        pooled = torch.cat([states[:, 0], mean, top], dim=-1)
-        return cast(Tensor, self.out(self.dropout(functional.gelu(self.hidden(pooled)))))
+        return torch.cat([states[:, 0], mean, top], dim=-1)
 
 
 class PhraseBranch(nn.Module):

@@ -4,6 +4,10 @@ A passage is normalised and, when long, cut into overlapping windows, wide and n
 window is scored on its own; the passage's score for a category is that of its riskiest window.
 Windows of all passages share batches. Windows seen before are remembered, so checking a growing
 answer again and again costs only its new end.
+
+In what a tool brings back, an attack is an order to the agent that reads it. There the attack score
+of the windows counts together with what the order model says of every line; alone it only counts
+where it is sure.
 """
 
 from __future__ import annotations
@@ -11,7 +15,7 @@ from __future__ import annotations
 import threading
 from collections import OrderedDict
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -20,6 +24,7 @@ from numpy.typing import NDArray
 
 from langchain_safeguard.embedded.labels import ATTACKS, CATEGORIES
 from langchain_safeguard.embedded.normalize import normalize
+from langchain_safeguard.embedded.orders import stretches
 from langchain_safeguard.embedded.passages import Passage, PassageScores, WindowScore
 from langchain_safeguard.embedded.windows import Window, sentences, windows
 
@@ -44,11 +49,20 @@ ATTACK_CAUTION = 2.5
 On harmless long texts this took three quarters of the false alarms away, and on long documents with
 an injection 3 of 100 finds.
 """
+RESULT_CAUTION = 2.5
+"""Logit that windows' attack scores are lowered by in a tool's result: requests look like them."""
+ATTACK_WEIGHT, ORDER_CAUTION = 0.5, 1.15
+"""Such a line's attack logit: what the windows say, weighed, and the order model, lowered.
+
+Chosen so that no more harmless READMEs, pages and documents raise an alarm than by windows alone.
+"""
 PROMPT_CHARACTERS = 1200
 """Of a longer prompt the end is kept: it is what the answer answers."""
 
 _MEMORY = 2048
 """Windows whose scores are remembered."""
+
+_ATTACKS = np.array([name in ATTACKS for name in CATEGORIES])
 
 Scores = NDArray[np.float32]
 WindowKey = tuple[str, str | None]
@@ -57,12 +71,17 @@ WindowKey = tuple[str, str | None]
 
 @dataclass(frozen=True, slots=True)
 class Cut:
-    """A passage in windows: their keys and places, the caution with each, and the token count."""
+    """A passage in windows: their keys and places, the caution with each, and the token count.
+
+    `lines` are what the order model judges, `said` their texts; only tools' results have them.
+    """
 
     keys: list[WindowKey]
     places: list[Window]
     cautions: list[float]
     tokens: int
+    lines: list[Window] = field(default_factory=list)
+    said: list[str] = field(default_factory=list)
 
 
 class EmbeddedClassifier:
@@ -104,7 +123,7 @@ class EmbeddedClassifier:
             fresh = self._engine.score(missing)
             found |= dict(zip(missing, fresh, strict=True))
             self._remember(missing, fresh)
-        return [_summary([found[key] for key in cut.keys], cut) for cut in cuts]
+        return [self._summary([found[key] for key in cut.keys], cut) for cut in cuts]
 
     def _cut(self, passage: Passage) -> Cut:
         text = normalize(passage.text)
@@ -131,7 +150,35 @@ class EmbeddedClassifier:
             cautious.sort(key=lambda item: (item[0].start, item[0].end))
         places = [place for place, _ in cautious]
         keys = [(text[place.start : place.end], prompt) for place in places]
-        return Cut(keys, places, [caution for _, caution in cautious], len(offsets))
+        lines = stretches(text, offsets) if passage.side == "tool_output" else []
+        said = [text[line.start : line.end] for line in lines]
+        return Cut(keys, places, [caution for _, caution in cautious], len(offsets), lines, said)
+
+    def _summary(self, rows: Sequence[Scores], cut: Cut) -> PassageScores:
+        if not rows:
+            return PassageScores(dict.fromkeys(CATEGORIES, 0.0), (), cut.tokens)
+        table = np.stack(rows)
+        if len(rows) > 1:
+            table = _lowered(table, np.array(cut.cautions)[:, None] + _ATTACKS * ATTACK_CAUTION)
+        if cut.lines:
+            table = np.concatenate([table, self._ordered(table, cut.said)])
+        categories = dict(zip(CATEGORIES, table.max(0).tolist(), strict=True))
+        scored = [
+            WindowScore(place.start, place.end, score)
+            for place, score in zip([*cut.places, *cut.lines], table.max(1).tolist(), strict=True)
+        ]
+        scored.sort(key=lambda window: (window.start, window.end))
+        return PassageScores(categories, tuple(scored), cut.tokens)
+
+    def _ordered(self, table: Scores, lines: Sequence[str]) -> Scores:
+        """Scores of a tool result's lines; those of attacks in `table`, its windows', go down."""
+        attack = float(table[:, _ATTACKS].max().clip(1e-6, 1.0 - 1e-6))
+        table[:, _ATTACKS] = _lowered(table[:, _ATTACKS], np.array(RESULT_CAUTION))
+        evidence = ATTACK_WEIGHT * np.log(attack / (1.0 - attack))
+        logits = evidence + self._engine.orders(lines) - ORDER_CAUTION
+        scores = np.zeros((len(lines), len(CATEGORIES)), dtype=np.float32)
+        scores[:, CATEGORIES.index("prompt_injection")] = 1.0 / (1.0 + np.exp(-logits))
+        return scores
 
     def _remembered(self, keys: dict[WindowKey, None]) -> dict[WindowKey, Scores]:
         with self._lock:
@@ -146,21 +193,6 @@ class EmbeddedClassifier:
                 self._memory[key] = row
             while len(self._memory) > _MEMORY:
                 self._memory.popitem(last=False)
-
-
-def _summary(rows: Sequence[Scores], cut: Cut) -> PassageScores:
-    if not rows:
-        return PassageScores(dict.fromkeys(CATEGORIES, 0.0), (), cut.tokens)
-    table = np.stack(rows)
-    if len(rows) > 1:
-        attacks = np.array([name in ATTACKS for name in CATEGORIES])
-        table = _lowered(table, np.array(cut.cautions)[:, None] + attacks * ATTACK_CAUTION)
-    categories = dict(zip(CATEGORIES, table.max(0).tolist(), strict=True))
-    scored = tuple(
-        WindowScore(place.start, place.end, score)
-        for place, score in zip(cut.places, table.max(1).tolist(), strict=True)
-    )
-    return PassageScores(categories, scored, cut.tokens)
 
 
 def _lowered(scores: Scores, logits: NDArray[np.float64]) -> Scores:

@@ -7,6 +7,7 @@ without it) counts, so that mixing scripts can't talk the guard out of either.
 
 from __future__ import annotations
 
+import hashlib
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -25,10 +26,12 @@ from langchain_safeguard.embedded.batches import (
     word_batch,
 )
 from langchain_safeguard.embedded.model import VERDICTS, HybridModel, build, category_scores
+from langchain_safeguard.embedded.orders import OrderModel
 from langchain_safeguard.embedded.weights_file import read_weights
 from langchain_safeguard.errors import GuardLoadError
 
 WEIGHTS, WORDS, PIECES = "embedded.safetensors", "words.json", "pieces.json"
+ORDERS = "orders.safetensors"
 
 _LATIN_WORD = re.compile(r"[A-Za-z\u00c0-\u024f]{2,}")
 _HANGUL = re.compile("[\u1100-\u11ff\u3131-\u318e\uac00-\ud7a3]+")
@@ -41,6 +44,8 @@ _WORD_MOST = 6.0
 """Label smoothing keeps the word branch's logits below about 5."""
 _SURE = -2.0
 """Logit below which the cheap branches count as sure of a harmless window (12 %)."""
+_NO_ORDER = -3.0
+"""Logit of the n-grams below which a line of a tool's result counts as no order (5 %)."""
 _REPAIR = "Reinstall langchain-safeguard to repair it."
 
 
@@ -58,9 +63,15 @@ class WindowEngine:
     """Scores windows; holds the model and both tokenizers, and no state between calls."""
 
     def __init__(
-        self, model: HybridModel, words: Tokenizer, pieces: Tokenizer, revision: str
+        self,
+        model: HybridModel,
+        words: Tokenizer,
+        pieces: Tokenizer,
+        orders: OrderModel,
+        revision: str,
     ) -> None:
         self._model, self._words, self._pieces = model, words, pieces
+        self._orders = orders
         self.revision = revision
 
     @classmethod
@@ -77,7 +88,9 @@ class WindowEngine:
             msg = f"The weights in {folder / WEIGHTS} do not fit this version. {_REPAIR}"
             raise GuardLoadError(msg) from error
         words, pieces = (_tokenizer(folder / name) for name in (WORDS, PIECES))
-        return cls(model, words, pieces, weights.checksum[:12])
+        orders, checksum = _orders(folder / ORDERS)
+        both = hashlib.sha256(f"{weights.checksum}{checksum}".encode()).hexdigest()
+        return cls(model, words, pieces, orders, both[:12])
 
     def offsets(self, text: str) -> list[tuple[int, int]]:
         """Character spans of the pieces of `text`."""
@@ -96,6 +109,24 @@ class WindowEngine:
             logits[read] = torch.where(both[:, None], torch.maximum(mixed, logits[read]), mixed)
         found: NDArray[np.float32] = category_scores(logits)
         return found
+
+    @torch.inference_mode()
+    def orders(self, lines: Sequence[str]) -> NDArray[np.float32]:
+        """How sure it is that each line of a tool's result orders its reader to act (lines,).
+
+        The sum of the logits of n-grams and word branch; n-grams count twice where it is not asked.
+        """
+        grams = self._orders.by_grams(lines)
+        logits = 2.0 * grams
+        read = [i for i, line in enumerate(lines) if grams[i] > _NO_ORDER and is_latin(line)]
+        examples: list[Example] = [
+            (_ids(self._words, lines[index])[:_WORD_LIMIT] or [0], None) for index in read
+        ]
+        for batch in length_batches(examples, _BATCH_TOKENS):
+            pooled = self._model.word.pooled(**word_batch([examples[index] for index in batch]))
+            places = [read[index] for index in batch]
+            logits[places] = grams[places] + self._orders.by_words(pooled.numpy())
+        return logits
 
     @torch.inference_mode()
     def views(self, windows: Sequence[tuple[str, str | None]], needed_only: bool = False) -> Views:
@@ -128,7 +159,7 @@ class WindowEngine:
     def _latin_part(text: str) -> str | None:
         """What the word branch should read of `text`, None when there is too little."""
         if not _HANGUL.search(text):
-            return text if _LATIN_WORD.search(text) else None
+            return text if is_latin(text) else None
         part = _HANGUL.sub(" ", text)
         # A name or a term in a Korean sentence says nothing on its own.
         return part if len(_LATIN_WORD.findall(part)) >= 3 else None
@@ -162,8 +193,25 @@ class WindowEngine:
         return low.scatter_reduce(0, place, parts, "amax")
 
 
+def is_latin(text: str) -> bool:
+    """Whether `text` has words that the word branch can read, and no Hangul, which it can't."""
+    return bool(_LATIN_WORD.search(text)) and not _HANGUL.search(text)
+
+
 def _ids(tokenizer: Tokenizer, text: str) -> list[int]:
     return list(tokenizer.encode(text, add_special_tokens=False).ids)
+
+
+def _orders(path: Path) -> tuple[OrderModel, str]:
+    weights = read_weights(path)
+    try:
+        grams, words = (weights.tensors[name].float().numpy() for name in ("grams", "words"))
+        biases = (float(weights.tensors[f"{name}_bias"]) for name in ("grams", "words"))
+        grams_bias, words_bias = biases
+        return OrderModel(grams, grams_bias, words, words_bias), weights.checksum
+    except (RuntimeError, KeyError, ValueError) as error:
+        msg = f"The weights in {path} do not fit this version. {_REPAIR}"
+        raise GuardLoadError(msg) from error
 
 
 def _tokenizer(path: Path) -> Tokenizer:

@@ -1,4 +1,4 @@
-"""Writing what ships: one weight file and two tokenizers, and the mixing weights into it."""
+"""Writing what ships: the weight files, with the mixing weights in them, and two tokenizers."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import torch
 from tokenizers import Tokenizer
 from torch import Tensor
 
-from langchain_safeguard.embedded.engine import PIECES, WEIGHTS, WORDS
+from langchain_safeguard.embedded.engine import ORDERS, PIECES, WEIGHTS, WORDS
 from langchain_safeguard.embedded.labels import HARM_CATEGORIES, OUTPUTS
 from langchain_safeguard.embedded.weights_file import write_weights
 
@@ -51,6 +51,7 @@ def export(
     branches: dict[str, dict[str, Tensor]],
     mix: Mix,
     tokenizers: tuple[Tokenizer, Tokenizer],
+    orders: dict[str, Tensor],
 ) -> str:
     """Write weights and tokenizers into `folder`.
 
@@ -59,9 +60,10 @@ def export(
         branches: State of the modules `word`, `phrase` and `grams`.
         mix: Mixing weights.
         tokenizers: WordPiece, SentencePiece.
+        orders: State of the order model.
 
     Returns:
-        The checksum of the weights.
+        The checksum of the weights without those of the order model.
     """
     folder.mkdir(parents=True, exist_ok=True)
     tensors = {
@@ -78,6 +80,7 @@ def export(
             json.loads(tokenizer.to_str()), ensure_ascii=False, separators=(",", ":")
         )
         (folder / name).write_text(compact, encoding="utf-8")
+    write_weights(folder / ORDERS, orders, {})
     return write_weights(folder / WEIGHTS, tensors | mix, settings)
 
 

@@ -23,7 +23,7 @@ _TEXT, _PROMPT = 900, 1200
 
 def features(rows: Sequence[Row], bits: int, rng: random.Random) -> sparse.csr_matrix:
     """Sublinear counts of n-grams: a sparse float32 matrix (rows, 2 ** bits)."""
-    columns, values, ends = [], [], [0]
+    windows: list[tuple[str, str | None]] = []
     for row in rows:
         text = normalize(row.text)
         if len(text) > _TEXT:
@@ -32,11 +32,19 @@ def features(rows: Sequence[Row], bits: int, rng: random.Random) -> sparse.csr_m
             both = text[: _TEXT * 2 // 3] + " " + text[-_TEXT // 3 :]
             text = both if row.unsafe else text[start : start + _TEXT]
         prompt = normalize(row.prompt or "")[-_PROMPT:] if row.side == "output" else None
+        windows.append((text, prompt))
+    return counted(windows, bits)
+
+
+def counted(windows: Sequence[tuple[str, str | None]], bits: int) -> sparse.csr_matrix:
+    """The same of normalised windows (text, prompt), as they are."""
+    columns, values, ends = [], [], [0]
+    for text, prompt in windows:
         found, counts = buckets(text, prompt, bits)
         columns.append(found)
         values.append(counts)
         ends.append(ends[-1] + len(found))
-    shape = (len(rows), 2**bits)
+    shape = (len(windows), 2**bits)
     return sparse.csr_matrix((np.concatenate(values), np.concatenate(columns), ends), shape=shape)
 
 

@@ -1,6 +1,6 @@
 """From labelled rows to the folder that ships, in stages that can be taken up again.
 
-    vocabulary -> grams, phrase, word (independent) -> calibrate -> export
+    vocabulary -> grams, phrase, word (independent) -> orders, calibrate -> export
 
 Every stage leaves a file in the output folder; a finished stage is not run again, and a fit that
 was interrupted goes on from its last checkpoint.
@@ -23,6 +23,7 @@ from langchain_safeguard.training.encode import phrase_batch, word_batch
 from langchain_safeguard.training.export import Mix, branch_state, even_mix, export
 from langchain_safeguard.training.fit import FitSettings, Fitter
 from langchain_safeguard.training.grams import fit_grams
+from langchain_safeguard.training.orders import fit_orders
 from langchain_safeguard.training.prose import pair_rows, prose_rows
 from langchain_safeguard.training.rows import Row, held_out, read_folder
 from langchain_safeguard.training.vocabulary import choose_pieces
@@ -70,7 +71,7 @@ class Pipeline:
         grams, phrase, word = self.grams(), self.phrase(), self.word()
         branches = {"word": word, "phrase": phrase, "grams": grams}
         mix = self.calibrate(branches)
-        return export(self.plan.out / "weights", branches, mix, self.tokenizers())
+        return export(self.plan.out / "weights", branches, mix, self.tokenizers(), self.orders())
 
     def kept(self) -> Tensor:
         """Ids of the pieces that are kept."""
@@ -95,6 +96,18 @@ class Pipeline:
         if not path.exists():
             print("grams: fitting", flush=True)
             torch.save(fit_grams(self.train, GRAM_BITS, self.plan.seed), path)
+        state: dict[str, Tensor] = torch.load(path, weights_only=True)
+        return state
+
+    def orders(self) -> dict[str, Tensor]:
+        """The order model's state."""
+        path = self.plan.out / "orders.pt"
+        if not path.exists():
+            print("orders: fitting", flush=True)
+            branch = WordBranch(pretrained.word_encoder()[0])
+            branch.load_state_dict(self.word())
+            words, pieces = self.tokenizers()
+            torch.save(fit_orders(self.train, pieces, branch, words, self.plan.seed), path)
         state: dict[str, Tensor] = torch.load(path, weights_only=True)
         return state
 
@@ -132,7 +145,7 @@ class Pipeline:
         path = self.plan.out / "mix.pt"
         if not path.exists():
             draft = self.plan.out / "draft"
-            export(draft, branches, even_mix(), self.tokenizers())
+            export(draft, branches, even_mix(), self.tokenizers(), self.orders())
             rows: list[Row] = heldout.sample(self.held)
             print(f"calibrate: {len(rows)} held-out rows", flush=True)
             held = heldout.look(WindowEngine.load(draft), rows)

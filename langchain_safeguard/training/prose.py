@@ -20,7 +20,7 @@ from langchain_safeguard.training.rows import Row
 Words = Mapping[str, Sequence[str]]
 
 
-def _fill(sentence: str, words: Words, rng: random.Random) -> str:
+def fill(sentence: str, words: Words, rng: random.Random) -> str:
     """Replace every `{slot}` by one of its words."""
     while "{" in sentence:
         name = sentence[sentence.index("{") + 1 : sentence.index("}")]
@@ -30,12 +30,12 @@ def _fill(sentence: str, words: Words, rng: random.Random) -> str:
 
 def _passage(sentences: Sequence[str], words: Words, rng: random.Random) -> str:
     count = min(len(sentences), rng.choice((1, 1, 2, 2, 3, 4, 5)))
-    parts = [_fill(sentence, words, rng) for sentence in rng.sample(sentences, count)]
+    parts = [fill(sentence, words, rng) for sentence in rng.sample(sentences, count)]
     return rng.choice((" ", " ", "\n\n")).join(parts)
 
 
 def _request(sentences: Sequence[str], words: Words, rng: random.Random) -> str:
-    text = _fill(rng.choice(sentences), words, rng)
+    text = fill(rng.choice(sentences), words, rng)
     return text.lower().rstrip("?.") if rng.random() < 0.2 else text
 
 

@@ -17,6 +17,7 @@ from langchain_safeguard.training.calibrate import fit_mix, shift_for
 from langchain_safeguard.training.derived import as_inputs
 from langchain_safeguard.training.encode import shorten
 from langchain_safeguard.training.prose import pair_rows, prose_rows
+from langchain_safeguard.training.results import results
 from langchain_safeguard.training.rows import Row, held_out, read_folder, read_rows, targets
 
 
@@ -124,6 +125,18 @@ def test_own_rows_are_seeded_distinct_and_two_sided() -> None:
         assert {found.unsafe for found in rows} == {True, False}
         assert {found.language for found in rows} == {"en", "ko"}
         assert not any("{" in found.text for found in rows)
+
+
+def test_results_of_tools_are_seeded_and_hold_their_order() -> None:
+    lines = {"en": ["The tide is low."], "ko": ["바람이 분다."]}
+    found = list(results(200, lines))
+    assert found == list(results(200, lines))
+    assert found != list(results(200, lines, seed=14))
+    assert all(result.order in result.text for result in found)
+    assert 60 < sum(bool(result.order) for result in found) < 140
+    assert not any("{order" in result.text for result in found)
+    for language in lines:
+        assert any(lines[language][0] in result.text for result in found)
 
 
 def test_answers_become_inputs_only_where_the_label_holds() -> None:

@@ -6,6 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from langchain_safeguard.embedded.orders import stretches
 from langchain_safeguard.embedded.windows import Window, sentences, spans, windows
 
 sizes = st.integers(1, 40).flatmap(lambda size: st.tuples(st.just(size), st.integers(0, size - 1)))
@@ -96,3 +97,15 @@ def test_sentences_share_nothing_and_leave_nothing_out(text: str) -> None:
     found = sentences(text, _letters(text), 1, len(text))
     covered = [place for window in found for place in range(window.first, window.last)]
     assert covered == list(range(len(_letters(text))))
+
+
+@given(st.lists(st.sampled_from(["word ", "word. ", "word\n", "wordword "]), max_size=150))
+def test_every_character_of_a_result_is_in_a_stretch(words: list[str]) -> None:
+    text, offsets, at = "".join(words), [], 0
+    for word in words:
+        offsets.append((at, at + len(word.rstrip())))
+        at += len(word)
+    found = stretches(text, offsets)
+    reached = {place for line in found for place in range(line.start, line.end)}
+    assert reached == set(range(len(text)))
+    assert all(line.last - line.first <= 64 for line in found)
