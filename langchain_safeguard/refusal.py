@@ -33,6 +33,11 @@ def is_held(answer: object) -> bool:
     return isinstance(record, dict) and record.get("action") == Action.ESCALATE
 
 
+def to_hold(answer: T) -> T | None:
+    """Return what to hold while a person decides: the answer, unless it is held already."""
+    return None if is_held(answer) else answer
+
+
 def refusal_message(decision: Decision, like: BaseMessage | None = None) -> AIMessage:
     """Make the message that stands in for a withheld one.
 

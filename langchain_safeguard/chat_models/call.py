@@ -33,11 +33,11 @@ from langchain_safeguard.parallel import InputStoppedError, aboth, agated, both,
 from langchain_safeguard.plans import adrive, drive
 from langchain_safeguard.policy import Action
 from langchain_safeguard.refusal import (
-    is_held,
     recorded,
     refusal_chunk,
     refusal_message,
     rewritten_input,
+    to_hold,
     with_text,
 )
 from langchain_safeguard.review.ticket import tickets_of
@@ -188,8 +188,8 @@ class GuardedCall:
     ) -> Plan:
         if isinstance(answer, Exception):
             return (yield from self._failed(prompt, answer))
-        if keep is None and not is_held(answer):
-            keep = answer
+        if keep is None:
+            keep = to_hold(answer)
         decision = yield Judge(prompt.answered(answer), keep)
         if decision.blocked:
             return self._refusal(decision, answer)

@@ -159,7 +159,7 @@ class WindowEngine:
     def _latin_part(text: str) -> str | None:
         """What the word branch should read of `text`, None when there is too little."""
         if not _HANGUL.search(text):
-            return text if is_latin(text) else None
+            return text if _LATIN_WORD.search(text) else None
         part = _HANGUL.sub(" ", text)
         # A name or a term in a Korean sentence says nothing on its own.
         return part if len(_LATIN_WORD.findall(part)) >= 3 else None

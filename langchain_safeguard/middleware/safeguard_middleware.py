@@ -31,7 +31,7 @@ from langchain_safeguard.middleware.naming import given_guards, middleware_name
 from langchain_safeguard.middleware.user_turns import Review, review
 from langchain_safeguard.plans import adrive, drive
 from langchain_safeguard.policy import Action, Policy
-from langchain_safeguard.refusal import RECORD, is_held, recorded, refusal_message, with_text
+from langchain_safeguard.refusal import RECORD, recorded, refusal_message, to_hold, with_text
 from langchain_safeguard.safeguard import Safeguard
 from langchain_safeguard.stage import staged
 from langchain_safeguard.streaming.guarded_stream import OnBlock
@@ -277,8 +277,7 @@ class SafeguardMiddleware(AgentMiddleware[SafeguardState, Any, Any]):
         result: list[BaseMessage] = []
         for message in response.result:
             if isinstance(message, AIMessage) and message not in ledger:
-                keep = None if is_held(message) else message
-                decision = yield _Judge(prompt.answered(message), keep)
+                decision = yield _Judge(prompt.answered(message), to_hold(message))
                 if decision.blocked and self._on_block == "raise":
                     raise ContentBlockedError(decision)
                 if not decision.passes:

@@ -19,7 +19,7 @@ from langchain_safeguard.decision import Decision
 from langchain_safeguard.errors import ContentBlockedError, UnreadableInputError
 from langchain_safeguard.hushed import aclose, close
 from langchain_safeguard.policy import Action
-from langchain_safeguard.refusal import is_held, recorded, refused, with_text
+from langchain_safeguard.refusal import recorded, refused, to_hold, with_text
 from langchain_safeguard.safeguard import Safeguard
 from langchain_safeguard.streaming.holdback import HoldBack
 from langchain_safeguard.verdict import Verdict
@@ -47,7 +47,7 @@ class _Check:
     """Decide about the answer, and act on it; the result is a decision."""
 
     conversation: Conversation
-    answer: Any
+    keep: Any
     verdicts: tuple[Verdict, ...] | None = None
 
 
@@ -109,8 +109,7 @@ def guarded_stream(
                     result = next(chunks, _END)
                 case _Draft(conversation):
                     result = safeguard.draft(conversation)
-                case _Check(conversation, whole, verdicts):
-                    keep = None if is_held(whole) else whole
+                case _Check(conversation, keep, verdicts):
                     options: Any = {"config": config, "verdicts": verdicts, "keep": keep}
                     result = safeguard.check(conversation, side="output", **options)
                 case _Stop():
@@ -146,8 +145,7 @@ async def aguarded_stream(
                     result = await anext(chunks, _END)
                 case _Draft(conversation):
                     result = await safeguard.adraft(conversation)
-                case _Check(conversation, whole, verdicts):
-                    keep = None if is_held(whole) else whole
+                case _Check(conversation, keep, verdicts):
                     options: Any = {"config": config, "verdicts": verdicts, "keep": keep}
                     result = await safeguard.acheck(conversation, side="output", **options)
                 case _Stop():
@@ -236,7 +234,7 @@ def _plan(
             draft = yield _Draft(conversation)
             if draft.blocked:
                 yield _Stop()
-                decision = yield _Check(conversation, answer.joined(), draft.verdicts)
+                decision = yield _Check(conversation, to_hold(answer.joined()), draft.verdicts)
                 yield from _refuse(answer, decision, window.finished(), on_block, refuse)
                 return
             # What is to be rewritten or escalated is settled once the answer is complete.
@@ -245,7 +243,7 @@ def _plan(
                 yield from map(answer.show, window.passed())
         chunk = yield _Pull()
     whole = answer.joined()
-    decision = yield _Check(prompt.answered(whole), whole)
+    decision = yield _Check(prompt.answered(whole), to_hold(whole))
     held = window.finished()
     if decision.passes:
         yield from _release(answer, decision, held)
